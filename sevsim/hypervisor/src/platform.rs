@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: GPL-2.0
+//! What the machine offers the hypervisor: shared memory, devices and other vCPUs - nothing else.
+//!
+//! SEV-ES hides a guest's registers and private memory from its hypervisor. This trait is the whole
+//! of what crosses from the machine to the hypervisor, so the hiding is a property of the types: no
+//! method reaches private memory or a register.
+
+/// An access that does not lie wholly in the guest's RAM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotRam;
+
+/// The physical MSR does not exist or refused the value (#GP on the host).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MsrFault;
+
+/// Blobs that the loader handed over for direct kernel boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blob {
+    /// The kernel image (bzImage).
+    Kernel,
+    /// The initial RAM disk.
+    Initrd,
+    /// The kernel's command line, without terminating NUL.
+    CommandLine,
+}
+
+/// The machine as the hypervisor sees it. Methods take `&self`: every vCPU calls in concurrently.
+pub trait Platform {
+    /// Number of vCPUs, 1 to 8. A vCPU's index is its APIC ID.
+    fn vcpus(&self) -> usize;
+
+    /// Bytes of guest RAM below 4 GiB (from 0) and above (from 4 GiB).
+    fn guest_ram(&self) -> (u64, u64);
+
+    /// Copies from shared memory. GPAs carry no C-bit.
+    fn read_shared(&self, gpa: u64, buf: &mut [u8]) -> Result<(), NotRam>;
+
+    /// Copies to shared memory.
+    fn write_shared(&self, gpa: u64, buf: &[u8]) -> Result<(), NotRam>;
+
+    /// Physical port read of 1, 2 or 4 bytes.
+    fn port_in(&self, port: u16, bytes: u8) -> u32;
+
+    /// Physical port write of 1, 2 or 4 bytes.
+    fn port_out(&self, port: u16, bytes: u8, value: u32);
+
+    /// Physical device memory read of 1, 2, 4 or 8 bytes (never RAM).
+    fn mmio_read(&self, gpa: u64, bytes: u8) -> u64;
+
+    /// Physical device memory write of 1, 2, 4 or 8 bytes (never RAM).
+    fn mmio_write(&self, gpa: u64, bytes: u8, value: u64);
+
+    /// Reads a physical MSR of this CPU.
+    fn rdmsr(&self, msr: u32) -> Result<u64, MsrFault>;
+
+    /// Writes a physical MSR of this CPU.
+    fn wrmsr(&self, msr: u32, value: u64) -> Result<(), MsrFault>;
+
+    /// Physical CPUID: EAX, EBX, ECX, EDX.
+    fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4];
+
+    /// Physical RDPMC.
+    fn rdpmc(&self, counter: u32) -> Result<u64, MsrFault>;
+
+    /// Time-stamp counter, the same for host and guest.
+    fn tsc(&self) -> u64;
+
+    /// Frequency of the time-stamp counter in kHz, as measured at start.
+    fn tsc_khz(&self) -> u32;
+
+    /// Makes the vCPU's CPU leave the guest or its HLT, so that it looks at the hypervisor's state.
+    fn kick(&self, vcpu: usize);
+
+    /// A blob for direct boot; `None` where the user gave none.
+    fn blob(&self, blob: Blob) -> Option<&[u8]>;
+
+    /// Writes one line to the host's log.
+    fn log(&self, line: core::fmt::Arguments<'_>);
+}
