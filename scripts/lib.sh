@@ -1,0 +1,54 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: GPL-2.0
+# Sourced by the project's shell scripts: where things are, messages, and steps with progress and a kept log.
+
+top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+# shellcheck disable=SC2034
+build=$top/build
+logs=$top/build/logs
+
+# A message for a person, and the end.
+die() {
+	printf '%s: error: %s\n' "$(basename "$0")" "$1" >&2
+	shift
+	[ $# = 0 ] || printf '    %s\n' "$@" >&2
+	exit 1
+}
+
+# step NAME LOG COMMAND...: run a command with its output in build/logs/LOG and one line about it on the screen. A terminal
+# sees the seconds go by and the log's last line; on failure everybody sees the log's end.
+step() {
+	local name=$1 log=$logs/$2 begin=$SECONDS ticker= rc=0
+	shift 2
+	mkdir -p "$logs"
+	printf '  %s ... ' "$name"
+	if [ -t 1 ]; then
+		(
+			trap 'exit 0' TERM
+			width=$(($(tput cols 2>/dev/null || echo 80) - ${#name} - 20))
+			while sleep 1; do
+				last=$(tail -n 1 "$log" 2>/dev/null | tr -cd '[:print:]')
+				printf '\r\033[K  %s ... %d s  %s' "$name" $((SECONDS - begin)) "${last:0:$((width > 0 ? width : 0))}"
+			done
+		) &
+		ticker=$!
+		# shellcheck disable=SC2064
+		trap "kill $ticker 2>/dev/null" EXIT
+	fi
+	"$@" >"$log" 2>&1 </dev/null || rc=$?
+	if [ -n "$ticker" ]; then
+		kill "$ticker" 2>/dev/null
+		wait "$ticker" 2>/dev/null || true
+		trap - EXIT
+		printf '\r\033[K  %s ... ' "$name"
+	fi
+	if [ "$rc" = 0 ]; then
+		printf 'done (%d s)\n' $((SECONDS - begin))
+		return 0
+	fi
+	printf 'FAILED (%d s)\n' $((SECONDS - begin))
+	tail -n 15 "$log" | sed 's/^/    | /' >&2
+	printf '%s: error: %s failed with status %d\n    the whole log: %s\n' "$(basename "$0")" "$name" "$rc" "$log" >&2
+	[ -z "${STEP_HINT:-}" ] || printf '    %s\n' "$STEP_HINT" >&2
+	return "$rc"
+}
