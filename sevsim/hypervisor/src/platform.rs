@@ -25,7 +25,10 @@ pub enum Blob {
 }
 
 /// The machine as the hypervisor sees it. Methods take `&self`: every vCPU calls in concurrently.
-pub trait Platform {
+///
+/// "This CPU" is the one that runs the vCPU for which `Vm` was called. vCPU `n` always runs on the
+/// physical CPU with APIC ID `n`.
+pub trait Platform: Sync {
     /// Number of vCPUs, 1 to 8. A vCPU's index is its APIC ID.
     fn vcpus(&self) -> usize;
 
@@ -38,16 +41,29 @@ pub trait Platform {
     /// Copies to shared memory.
     fn write_shared(&self, gpa: u64, buf: &[u8]) -> Result<(), NotRam>;
 
+    /// Reads a naturally aligned quadword of shared memory in one access (the guest may change the
+    /// memory at any time). Worth a direct implementation: GHCB fields are read by this.
+    fn read_shared_u64(&self, gpa: u64) -> Result<u64, NotRam> {
+        let mut bytes = [0; 8];
+        self.read_shared(gpa, &mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    /// Writes a naturally aligned quadword of shared memory in one access.
+    fn write_shared_u64(&self, gpa: u64, value: u64) -> Result<(), NotRam> {
+        self.write_shared(gpa, &value.to_le_bytes())
+    }
+
     /// Physical port read of 1, 2 or 4 bytes.
     fn port_in(&self, port: u16, bytes: u8) -> u32;
 
     /// Physical port write of 1, 2 or 4 bytes.
     fn port_out(&self, port: u16, bytes: u8, value: u32);
 
-    /// Physical device memory read of 1, 2, 4 or 8 bytes (never RAM).
+    /// Physical device memory read of 1, 2, 4 or 8 bytes, naturally aligned (never RAM).
     fn mmio_read(&self, gpa: u64, bytes: u8) -> u64;
 
-    /// Physical device memory write of 1, 2, 4 or 8 bytes (never RAM).
+    /// Physical device memory write of 1, 2, 4 or 8 bytes, naturally aligned (never RAM).
     fn mmio_write(&self, gpa: u64, bytes: u8, value: u64);
 
     /// Reads a physical MSR of this CPU.
@@ -59,9 +75,6 @@ pub trait Platform {
     /// Physical CPUID: EAX, EBX, ECX, EDX.
     fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4];
 
-    /// Physical RDPMC.
-    fn rdpmc(&self, counter: u32) -> Result<u64, MsrFault>;
-
     /// Time-stamp counter, the same for host and guest.
     fn tsc(&self) -> u64;
 
@@ -69,11 +82,14 @@ pub trait Platform {
     fn tsc_khz(&self) -> u32;
 
     /// Makes the vCPU's CPU leave the guest or its HLT, so that it looks at the hypervisor's state.
+    ///
+    /// May use this CPU's local APIC in whichever mode (xAPIC, x2APIC) the guest has put it; the
+    /// hypervisor expects the ICR to be overwritten.
     fn kick(&self, vcpu: usize);
 
     /// A blob for direct boot; `None` where the user gave none.
     fn blob(&self, blob: Blob) -> Option<&[u8]>;
 
-    /// Writes one line to the host's log.
+    /// Writes one line to the host's log. The machine puts `sevsim: ` in front.
     fn log(&self, line: core::fmt::Arguments<'_>);
 }

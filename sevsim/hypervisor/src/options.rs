@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: GPL-2.0
+//! sevsim's options: `key=value` words separated by blanks.
+
+use core::fmt;
+
+/// The most vCPUs that a VM can have.
+pub const MAX_VCPUS: usize = 8;
+
+/// Which local APIC interface the guest is offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Apic {
+    /// xAPIC only: CPUID does not show x2APIC.
+    Xapic,
+    /// x2APIC is shown in CPUID; the guest still starts in xAPIC mode.
+    X2apic,
+}
+
+/// Which events the machine intercepts and so turns into #VC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Intercept {
+    /// What KVM intercepts for a SEV-ES guest.
+    Default,
+    /// Also RDTSC, RDTSCP, RDPMC, DR7, MONITOR and MWAIT, so that each exit can be exercised.
+    All,
+}
+
+/// The options of one run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// `mem`: guest RAM in MiB.
+    pub mem_mib: u64,
+    /// `vcpus`: number of vCPUs, 1 to 8.
+    pub vcpus: usize,
+    /// `cbit`: position of the C-bit in page table entries, 39 to 51.
+    pub cbit: u8,
+    /// `ghcb`: the highest GHCB protocol version offered, 1 or 2.
+    pub ghcb: u16,
+    /// `apic`: local APIC interface offered.
+    pub apic: Apic,
+    /// `intercept`: set of intercepted events.
+    pub intercept: Intercept,
+    /// `reduction`: CPUID 0x8000001f's reduction of the physical address space in bits, 0 to 63.
+    pub reduction: u8,
+    /// `monitor`: whether CPUID shows MONITOR/MWAIT (`on` or `off`).
+    pub monitor: bool,
+}
+
+impl Default for Options {
+    /// What a Milan host with a current KVM would offer.
+    fn default() -> Self {
+        Self {
+            mem_mib: 512,
+            vcpus: 1,
+            cbit: 51,
+            ghcb: 2,
+            apic: Apic::Xapic,
+            intercept: Intercept::Default,
+            reduction: 5,
+            monitor: false,
+        }
+    }
+}
+
+/// Why a word of the option string was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OptionError<'a> {
+    /// The word is not of the form `key=value`.
+    NotKeyValue(&'a str),
+    /// No option has this name.
+    UnknownKey(&'a str),
+    /// The value does not fit the option; `expected` says what would.
+    BadValue {
+        /// The option's name.
+        key: &'a str,
+        /// What was given.
+        value: &'a str,
+        /// What is accepted.
+        expected: &'static str,
+    },
+}
+
+impl fmt::Display for OptionError<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotKeyValue(word) => {
+                write!(f, "option `{word}` is not of the form key=value")
+            }
+            Self::UnknownKey(key) => write!(
+                f,
+                "unknown option `{key}`; known are mem, vcpus, cbit, ghcb, apic, intercept, \
+                 reduction and monitor"
+            ),
+            Self::BadValue { key, value, expected } => {
+                write!(f, "option {key}={value}: expected {expected}")
+            }
+        }
+    }
+}
+
+impl Options {
+    /// Reads an option string. A later word overrides an earlier one of the same name.
+    pub fn parse(text: &str) -> Result<Self, OptionError<'_>> {
+        let mut options = Self::default();
+        for word in text.split_ascii_whitespace() {
+            let (key, value) = word.split_once('=').ok_or(OptionError::NotKeyValue(word))?;
+            options
+                .set(key, value)
+                .ok_or(OptionError::UnknownKey(key))?
+                .map_err(|expected| OptionError::BadValue { key, value, expected })?;
+        }
+        Ok(options)
+    }
+
+    /// Sets one option; `None` for an unknown key, an inner error says what would be accepted.
+    fn set(&mut self, key: &str, value: &str) -> Option<Result<(), &'static str>> {
+        let result = match key {
+            "mem" => number(value, 64, 1 << 20)
+                .map(|n| self.mem_mib = n)
+                .ok_or("MiB, 64 or more"),
+            "vcpus" => number(value, 1, MAX_VCPUS as u64)
+                .map(|n| self.vcpus = n as usize)
+                .ok_or("a number from 1 to 8"),
+            "cbit" => number(value, 39, 51)
+                .map(|n| self.cbit = n as u8)
+                .ok_or("a bit position from 39 to 51"),
+            "ghcb" => number(value, 1, 2).map(|n| self.ghcb = n as u16).ok_or("1 or 2"),
+            "apic" => match value {
+                "xapic" => Some(Apic::Xapic),
+                "x2apic" => Some(Apic::X2apic),
+                _ => None,
+            }
+            .map(|apic| self.apic = apic)
+            .ok_or("xapic or x2apic"),
+            "intercept" => match value {
+                "default" => Some(Intercept::Default),
+                "all" => Some(Intercept::All),
+                _ => None,
+            }
+            .map(|intercept| self.intercept = intercept)
+            .ok_or("default or all"),
+            "reduction" => number(value, 0, 63)
+                .map(|n| self.reduction = n as u8)
+                .ok_or("a number of bits from 0 to 63"),
+            "monitor" => match value {
+                "on" => Some(true),
+                "off" => Some(false),
+                _ => None,
+            }
+            .map(|on| self.monitor = on)
+            .ok_or("on or off"),
+            _ => return None,
+        };
+        Some(result)
+    }
+}
+
+/// A decimal number within bounds.
+fn number(text: &str, min: u64, max: u64) -> Option<u64> {
+    text.parse().ok().filter(|n| (min..=max).contains(n))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn empty_string_gives_defaults() {
+        assert_eq!(Options::parse("  "), Ok(Options::default()));
+    }
+
+    #[test]
+    fn every_option_is_read() {
+        let text = "mem=1024 vcpus=8 cbit=47 ghcb=1 apic=x2apic intercept=all reduction=1 \
+                    monitor=on";
+        let want = Options {
+            mem_mib: 1024,
+            vcpus: 8,
+            cbit: 47,
+            ghcb: 1,
+            apic: Apic::X2apic,
+            intercept: Intercept::All,
+            reduction: 1,
+            monitor: true,
+        };
+        assert_eq!(Options::parse(text), Ok(want));
+    }
+
+    #[test]
+    fn last_word_wins() {
+        assert_eq!(Options::parse("vcpus=2 vcpus=4").unwrap().vcpus, 4);
+    }
+
+    #[test]
+    fn bad_words_are_refused() {
+        assert_eq!(Options::parse("mem"), Err(OptionError::NotKeyValue("mem")));
+        assert_eq!(Options::parse("mum=5"), Err(OptionError::UnknownKey("mum")));
+        for bad in [
+            "mem=63", "mem=x", "mem=", "vcpus=0", "vcpus=9", "cbit=38", "cbit=52", "ghcb=0",
+            "ghcb=3", "apic=x3apic", "intercept=some", "reduction=64", "monitor=1", "mem=-64",
+        ] {
+            assert!(
+                matches!(Options::parse(bad), Err(OptionError::BadValue { .. })),
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn errors_name_the_remedy() {
+        let text = Options::parse("vcpus=9").unwrap_err().to_string();
+        assert_eq!(text, "option vcpus=9: expected a number from 1 to 8");
+        let text = Options::parse("cpus=9").unwrap_err().to_string();
+        assert!(text.contains("unknown option `cpus`") && text.contains("vcpus"));
+    }
+}
