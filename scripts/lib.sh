@@ -4,8 +4,14 @@
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 # shellcheck disable=SC2034
-build=$top/build
-logs=$top/build/logs
+{
+	build=$top/build
+	logs=$top/build/logs
+	# The Debian release that the toolchain comes from, and the package with the kernel's source (from its backports).
+	suite=trixie
+	source_package=linux-source-7.3
+	kernel_series=7.3
+}
 
 # A message for a person, and the end.
 die() {
@@ -18,7 +24,7 @@ die() {
 # step NAME LOG COMMAND...: run a command with its output in build/logs/LOG and one line about it on the screen. A terminal
 # sees the seconds go by and the log's last line; on failure everybody sees the log's end.
 step() {
-	local name=$1 log=$logs/$2 begin=$SECONDS ticker= rc=0
+	local name=$1 log=$logs/$2 begin=$SECONDS ticker='' rc=0
 	shift 2
 	mkdir -p "$logs"
 	printf '  %s ... ' "$name"
@@ -51,4 +57,10 @@ step() {
 	printf '%s: error: %s failed with status %d\n    the whole log: %s\n' "$(basename "$0")" "$name" "$rc" "$log" >&2
 	[ -z "${STEP_HINT:-}" ] || printf '    %s\n' "$STEP_HINT" >&2
 	return "$rc"
+}
+
+# The host's Debian mirror, so that nothing here has to name one; empty on other distributions.
+host_mirror() {
+	{ grep -hE '^(deb|URIs:) ' /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources \
+		2>/dev/null || true; } | grep -oE '[a-z+]+://[^ ]+/debian/?( |$)' | head -n 1 | tr -d ' '
 }
