@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-2.0
+# What a person types. Goals that are not listed in `make help` are the kernel's and go to the kernel's own make.
+
+.SUFFIXES:
+.DELETE_ON_ERROR:
+# The goals here build on one another's folders; each runs its own tools in parallel.
+.NOTPARALLEL:
+MAKEFLAGS += -rR
+
+override empty :=
+override space := $(empty) $(empty)
+# Quote for the shell.
+override quote = '$(subst ','\'',$(1))'
+
+# ---- What can be set on the command line (make help explains)
+SEV_ES ?= rust
+own-variables := KERNEL_SRC O SEV_ES VCPUS MEM APPEND INITRD DISK KERNEL CBIT APIC BATCH ARGS FROM TRAILERS TOOLCHAIN \
+		 KEEP_GOING
+export KERNEL_SRC O SEV_ES VCPUS MEM APPEND INITRD DISK KERNEL CBIT APIC BATCH ARGS FROM TRAILERS TOOLCHAIN
+
+test-parts := test-scripts test-unit test-build test-boot test-tools
+own-goals := help kernel kernel-rust kernel-c tree toolchain sevsim boot test $(test-parts) bench check series \
+	     clean mrproper distclean kernel-help
+
+# ---- Handing over to the kernel's make
+# Its variables: what the user gave on the command line, less our own. Its flags: the letters that mean the same there, and
+# -j; without -j all cores are used.
+kernel-variables = $(foreach v,$(filter-out $(own-variables) MAKEFLAGS,$(.VARIABLES)),$(if \
+	$(filter command,$(firstword $(origin $(v)))),$(call quote,$(v)=$($(v)))))
+flag-letters = $(firstword $(filter-out -%,$(firstword $(MAKEFLAGS))))
+kernel-flags = $(foreach f,k s n i B,$(if $(findstring $(f),$(flag-letters)),-$(f))) \
+	$(or $(filter -j%,$(MAKEFLAGS)),-j$(shell nproc))
+kernel-arguments = $(strip $(kernel-flags) $(kernel-variables))
+output-option = $(if $(O),-o $(call quote,$(O)))
+variant = $(if $(filter c,$(SEV_ES)),c,rust)
+
+kernel-goals := $(filter-out $(own-goals),$(MAKECMDGOALS))
+
+.PHONY: $(own-goals) $(kernel-goals) kernel-pass
+
+kernel: tree
+	@scripts/kernel $(variant) $(output-option) -- $(kernel-arguments)
+
+kernel-rust kernel-c: kernel-%: tree
+	@scripts/kernel $* -- $(kernel-arguments) $(if $(filter undefined,$(origin LLVM)),LLVM=1)
+
+# All kernel goals of one command line in one run of its make.
+$(kernel-goals): kernel-pass
+	@:
+
+kernel-pass: tree
+	@scripts/kernel $(variant) $(output-option) -- $(kernel-arguments) $(kernel-goals)
+
+kernel-help: tree
+	@scripts/kernel $(variant) -- -s help
+
+# ---- What everything is made from
+toolchain:
+	@scripts/toolchain
+
+tree: toolchain
+	@scripts/kernel-source
+	@scripts/in-toolchain scripts/assemble
+
+sevsim: toolchain
+	@scripts/sevsim
+
+# ---- Running and checking
+boot:
+	@scripts/boot
+
+test $(test-parts) bench: toolchain
+	@scripts/run-tests $@
+
+check: toolchain
+	@scripts/check
+
+series: toolchain
+	@scripts/kernel-source
+	@scripts/in-toolchain scripts/series --trailers "$$TRAILERS" \
+		--from "$${FROM:-$$(git config user.name) <$$(git config user.email)>}"
+
+# ---- Away with it
+clean:
+	@scripts/clean $(if $(O),$(call quote,$(O)))
+
+mrproper distclean:
+	@scripts/clean --all
+
+help:
+	@sed -n 's/^#H\( \|$$\)//p' Makefile
+#H The two that matter:
+#H   make boot        build everything, boot it in sevsim, and sit at a shell of the SEV-ES guest
+#H   make test        build and test everything; the last line is "N passed, N failed"
+#H
+#H Building
+#H   make LLVM=1      the kernel, configured by scripts/config unless its output folder has a .config; output in
+#H                    build/kernel-rust (SEV_ES=c: build/kernel-c), or O=
+#H   make GOAL        any goal of the kernel's: menuconfig, bzImage, modules, arch/x86/coco/sev/, ... with LLVM=, O=, V=,
+#H                    W=, -j, CLIPPY=1 as usual (without -j: all cores); make kernel-help lists them
+#H   make kernel-rust kernel-c   both kernels, by LLVM
+#H   make tree        assemble the kernel source in build/linux from patches/ and the overlay folders
+#H   make sevsim      the hypervisor and its runner, in build/sevsim
+#H   make toolchain   look for the tools on the host, else make a Debian root with them in build/toolchain
+#H   make series      mails for `git am` in build/series
+#H       FROM='Name <mail>'      author of the mails (else git's user)
+#H       TRAILERS='Tested-by: Name <mail>'   lines to add to each message (more than one: separated by '|')
+#H
+#H Running: make boot, with
+#H       VCPUS=2      vCPUs, 1 to 8                   MEM=1024    MiB of memory
+#H       APPEND='...' added to the kernel's command line
+#H       INITRD=FILE  another initramfs               DISK=FILE   a disk image (AHCI)
+#H       KERNEL=FILE  another kernel image            O=DIR       the kernel built there
+#H       SEV_ES=rust|c|none   who handles #VC; none: a plain guest, on QEMU without sevsim
+#H       CBIT=51      the C-bit's position            APIC=xapic|x2apic
+#H       BATCH=1      no terminal: run the user-space check, power off, and tell by the exit status
+#H       ARGS='...'   further options of sevsim-run (ARGS=--help lists them)
+#H
+#H Checking
+#H   make test-scripts test-unit test-build test-boot test-tools   parts of make test
+#H   make bench       C and Rust side by side: instructions per exit, VMGEXITs per boot, size
+#H   make check       rustfmt, clippy, checkpatch, shellcheck
+#H
+#H For all of them
+#H       KERNEL_SRC=PATH    a Linux 7.3 tree or tarball instead of Debian's source (remembered; KERNEL_SRC=debian: back)
+#H       TOOLCHAIN=host|root   insist on the host's tools, or on the Debian root
+#H
+#H   make clean       remove the kernels' object files (O=: those there); make distclean: remove build/
