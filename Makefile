@@ -110,7 +110,8 @@ help:
 #H       VCPUS=2      vCPUs, 1 to 8                   MEM=1024    MiB of memory
 #H       APPEND='...' added to the kernel's command line
 #H       INITRD=FILE  another initramfs               DISK=FILE   a disk image (AHCI)
-#H       KERNEL=FILE  another kernel image            O=DIR       the kernel built there
+#H       KERNEL=FILE  another kernel image (KERNEL=none: boot what is on DISK=)
+#H       O=DIR        the kernel built there
 #H       SEV_ES=rust|c|none   who handles #VC; none: a plain guest, on QEMU without sevsim
 #H       CBIT=51      the C-bit's position            APIC=xapic|x2apic
 #H       BATCH=1      no terminal: run the user-space check, power off, and tell by the exit status
