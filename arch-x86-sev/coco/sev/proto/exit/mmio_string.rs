@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Nested page faults of MOVS, STOS and LODS.
+//!
+//! The exit does not tell which operand of MOVS is MMIO, and both can be. Each operand is looked up
+//! in the page tables: private memory is read or written directly, the rest through the
+//! hypervisor. So one #VC does it all, without a nested #VC for each half.
+
+use super::{
+    super::{
+        env::{Env, Mapping, Note},
+        insn::{CodeSize, Insn, Op, Register, Segment},
+        regs::Gpr,
+        result::{Access, Error, Progress, Result, Width},
+    },
+    address,
+    mmio::Target,
+    string::Strings,
+};
+
+/// Most iterations in one #VC, so that interrupts are taken between the parts of a long transfer.
+const BATCH: u64 = 64;
+
+/// Size of the smallest page.
+const PAGE_SIZE: u64 = 4096;
+
+/// An operand of a string instruction.
+enum Operand {
+    /// Plain memory at this linear address.
+    Memory(u64),
+    /// A device.
+    Device(Target),
+}
+
+impl Operand {
+    #[inline(always)]
+    fn read<E: Env + ?Sized>(&self, env: &mut E, width: Width) -> Result<u64> {
+        match self {
+            Operand::Memory(address) => env.read(*address, width),
+            Operand::Device(target) => target.read(env, width),
+        }
+    }
+
+    #[inline(always)]
+    fn write<E: Env + ?Sized>(&self, env: &mut E, value: u64, width: Width) -> Result {
+        match self {
+            Operand::Memory(address) => env.write(*address, value, width),
+            Operand::Device(target) => target.write(env, value, width),
+        }
+    }
+}
+
+/// Emulates MOVS, STOS and LODS with at least one operand in MMIO.
+#[inline]
+pub(crate) fn string<E: Env + ?Sized>(
+    env: &mut E,
+    code: CodeSize,
+    insn: &Insn,
+) -> Result<Progress> {
+    if env.regs().user_mode() {
+        return Err(Error::Unsupported);
+    }
+
+    let strings = Strings::new(env.regs(), insn);
+    let count = strings.batch(BATCH);
+    let mut done = 0u64;
+
+    while done < count {
+        match iteration(env, code, insn, &strings, done == 0) {
+            Ok(true) => {}
+            // The next element is no MMIO: the interrupted code can go on by itself.
+            Ok(false) => break,
+            Err(error) if done == 0 => return Err(error),
+            // The error belongs to the next iteration, and comes back with it.
+            Err(_) => break,
+        }
+        done = done.wrapping_add(1);
+    }
+    Ok(strings.complete(env, done))
+}
+
+/// Emulates one iteration. False if it was left alone: no operand is MMIO.
+#[inline(always)]
+fn iteration<E: Env + ?Sized>(
+    env: &mut E,
+    code: CodeSize,
+    insn: &Insn,
+    strings: &Strings,
+    first: bool,
+) -> Result<bool> {
+    let source = match insn.op {
+        Op::Movs | Op::Lods => {
+            let offset = strings.offset(env.regs(), Gpr::RSI);
+
+            Some(operand(
+                env,
+                code,
+                insn,
+                insn.segment,
+                offset,
+                Access::Read,
+            )?)
+        }
+        _ => None,
+    };
+    let destination = match insn.op {
+        Op::Movs | Op::Stos => {
+            let offset = strings.offset(env.regs(), Gpr::RDI);
+
+            Some(operand(
+                env,
+                code,
+                insn,
+                Segment::Es,
+                offset,
+                Access::Write,
+            )?)
+        }
+        _ => None,
+    };
+
+    match (&source, &destination) {
+        (Some(Operand::Device(_)), _) | (_, Some(Operand::Device(_))) => {}
+        // MOVS between memories: what was MMIO when the exit happened no longer is, or the
+        // environment knows it for memory. Move it; that is harmless.
+        (Some(Operand::Memory(_)), Some(Operand::Memory(_))) if first => {}
+        (Some(Operand::Memory(address)), None) | (None, Some(Operand::Memory(address)))
+            if first =>
+        {
+            env.note(Note::EncryptedMmio { address: *address });
+            return Err(Error::Unsupported);
+        }
+        _ => return Ok(false),
+    }
+
+    let value = match &source {
+        Some(operand) => operand.read(env, insn.width)?,
+        None => Register::RAX.read(env.regs(), insn.width),
+    };
+
+    match &destination {
+        Some(operand) => operand.write(env, value, insn.width)?,
+        None => Register::RAX.write(env.regs_mut(), value, insn.width),
+    }
+    if source.is_some() {
+        strings.advance(env.regs_mut(), Gpr::RSI, 1);
+    }
+    if destination.is_some() {
+        strings.advance(env.regs_mut(), Gpr::RDI, 1);
+    }
+    Ok(true)
+}
+
+/// Looks an operand up. One that crosses a page must be on the same kind of memory in both.
+#[inline]
+fn operand<E: Env + ?Sized>(
+    env: &mut E,
+    code: CodeSize,
+    insn: &Insn,
+    segment: Segment,
+    offset: u64,
+    access: Access,
+) -> Result<Operand> {
+    let width = insn.width;
+    let address = address::linear(env, code, segment, offset, width.bytes(), access)?;
+    let Mapping {
+        gpa,
+        encrypted,
+        memory,
+    } = env.translate(address, access)?;
+    let is_memory = encrypted || memory;
+    let first = PAGE_SIZE.wrapping_sub(address & PAGE_SIZE.wrapping_sub(1));
+
+    if first >= width.bytes() {
+        return Ok(if is_memory {
+            Operand::Memory(address)
+        } else {
+            Operand::Device(Target::within_page(gpa, width))
+        });
+    }
+
+    let next = env.translate(address.wrapping_add(first), access)?;
+
+    match (is_memory, next.encrypted || next.memory) {
+        (true, true) => Ok(Operand::Memory(address)),
+        (false, false) => Ok(Operand::Device(Target::across_pages(gpa, first, next.gpa))),
+        _ => Err(Error::Unsupported),
+    }
+}

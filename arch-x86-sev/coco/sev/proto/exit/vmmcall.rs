@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! VMMCALL.
+
+use super::super::{
+    env::Env,
+    exit_code::ExitCode,
+    ghcb::{Field, Request},
+    result::{Error, Result},
+};
+
+/// Emulates VMMCALL: a hypercall, whose further registers the platform knows.
+#[inline]
+pub(crate) fn vmmcall<E: Env + ?Sized>(env: &mut E) -> Result {
+    let ghcb = env.ghcb();
+    let regs = env.regs();
+    let cpl = if regs.user_mode() { 3 } else { 0 };
+    let reply = Request::new(ghcb)
+        .set(Field::RAX, regs.ax)
+        .cpl(cpl)
+        .extend(|ghcb| env.hypercall_prepare(ghcb))
+        .call(env, ExitCode::Vmmcall, 0, 0)?;
+
+    env.regs_mut().ax = reply.require(Field::RAX)?;
+
+    // The platform may overwrite RAX again, so it comes last.
+    if !env.hypercall_finish(ghcb) {
+        return Err(Error::Vmm);
+    }
+    Ok(())
+}

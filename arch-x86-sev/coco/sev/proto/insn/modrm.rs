@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! ModRM, SIB and displacement (APM vol. 3, 1.4 and 1.5).
+
+use super::super::{regs::Gpr, result::Width};
+use super::{cursor::Cursor, prefix::Prefixes, Base, DecodeError, Memory, Register, Segment};
+
+/// A ModRM byte.
+#[derive(Clone, Copy)]
+pub(super) struct ModRm(pub(super) u8);
+
+impl ModRm {
+    /// ModRM.mod == 3: the operand is a register.
+    #[inline(always)]
+    pub(super) const fn is_register(self) -> bool {
+        self.0 >= 0xc0
+    }
+
+    /// ModRM.reg, without REX.R: an extension of the opcode.
+    #[inline(always)]
+    pub(super) const fn extension(self) -> u8 {
+        (self.0 >> 3) & 7
+    }
+
+    /// ModRM.reg as a register number.
+    #[inline(always)]
+    pub(super) const fn reg(self, prefixes: &Prefixes) -> u8 {
+        self.extension() | prefixes.rex_r()
+    }
+
+    /// ModRM.rm as the number of a register.
+    #[inline(always)]
+    pub(super) const fn rm(self, prefixes: &Prefixes) -> u8 {
+        (self.0 & 7) | prefixes.rex_b()
+    }
+
+    /// ModRM.reg as a register operand of this width.
+    #[inline(always)]
+    pub(super) fn register(self, prefixes: &Prefixes, width: Width) -> Register {
+        let number = self.reg(prefixes);
+        // Without REX, byte registers 4 to 7 are AH, CH, DH and BH.
+        let high = width == Width::B1 && !prefixes.has_rex() && number >= 4;
+
+        Register {
+            gpr: Gpr::new(if high { number & 3 } else { number }),
+            high,
+        }
+    }
+
+    /// Reads the rest of the memory operand that this byte begins. Not for register operands.
+    #[inline(always)]
+    pub(super) fn memory(
+        self,
+        cursor: &mut Cursor<'_>,
+        prefixes: &Prefixes,
+    ) -> Result<Memory, DecodeError> {
+        match prefixes.address_size() {
+            Width::B2 => self.memory16(cursor, prefixes),
+            _ => self.memory32(cursor, prefixes),
+        }
+    }
+
+    /// A memory operand with 32- or 64-bit addresses.
+    #[inline(always)]
+    fn memory32(self, cursor: &mut Cursor<'_>, prefixes: &Prefixes) -> Result<Memory, DecodeError> {
+        let mode = self.0 >> 6;
+        let mut rm = self.0 & 7;
+        let mut index = None;
+        let mut scale = 0;
+        let sib = rm == 4;
+
+        if sib {
+            let byte = cursor.byte()?;
+            let number = ((byte >> 3) & 7) | prefixes.rex_x();
+
+            // RSP cannot be an index; R12 can.
+            if number != 4 {
+                index = Some(Gpr::new(number));
+                scale = byte >> 6;
+            }
+            rm = byte & 7;
+        }
+
+        let mut segment = Segment::Ds;
+        let mut base = Base::Gpr(Gpr::new(rm | prefixes.rex_b()));
+        let displacement = match (mode, rm) {
+            // RBP and R13 without displacement do not exist: no base, or RIP.
+            (0, 5) => {
+                base = if prefixes.long() && !sib {
+                    Base::Rip
+                } else {
+                    Base::None
+                };
+                Some(Width::B4)
+            }
+            (0, _) => None,
+            (1, _) => Some(Width::B1),
+            _ => Some(Width::B4),
+        };
+
+        if let Base::Gpr(Gpr::RSP | Gpr::RBP) = base {
+            segment = Segment::Ss;
+        }
+
+        Ok(Memory {
+            segment: prefixes.segment(segment),
+            base,
+            index,
+            scale,
+            displacement: match displacement {
+                Some(width) => cursor.signed(width)?,
+                None => 0,
+            },
+        })
+    }
+
+    /// A memory operand with 16-bit addresses.
+    fn memory16(self, cursor: &mut Cursor<'_>, prefixes: &Prefixes) -> Result<Memory, DecodeError> {
+        let mode = self.0 >> 6;
+        let rm = self.0 & 7;
+        let mut base = match rm {
+            0 | 1 | 7 => Base::Gpr(Gpr::RBX),
+            2 | 3 | 6 => Base::Gpr(Gpr::RBP),
+            4 => Base::Gpr(Gpr::RSI),
+            _ => Base::Gpr(Gpr::RDI),
+        };
+        let index = match rm {
+            0 | 2 => Some(Gpr::RSI),
+            1 | 3 => Some(Gpr::RDI),
+            _ => None,
+        };
+        let displacement = match (mode, rm) {
+            (0, 6) => {
+                base = Base::None;
+                Some(Width::B2)
+            }
+            (0, _) => None,
+            (1, _) => Some(Width::B1),
+            _ => Some(Width::B2),
+        };
+        let segment = if let Base::Gpr(Gpr::RBP) = base {
+            Segment::Ss
+        } else {
+            Segment::Ds
+        };
+
+        Ok(Memory {
+            segment: prefixes.segment(segment),
+            base,
+            index,
+            scale: 0,
+            displacement: match displacement {
+                Some(width) => cursor.signed(width)?,
+                None => 0,
+            },
+        })
+    }
+}
