@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use clap::ValueEnum;
+
+/// Local APIC interface offered to the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Apic {
+    /// xAPIC only
+    Xapic,
+    /// x2APIC as well
+    X2apic,
+}
+
+/// Which instructions and events the hypervisor intercepts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Intercept {
+    /// What KVM intercepts for a SEV-ES guest
+    Default,
+    /// Everything that can become a #VC
+    All,
+}
+
+const AFTER_HELP: &str = "\
+Exit status:
+    0  success: the guest did what was expected and powered off
+    2  wrong usage, or something needed is missing
+    3  the guest powered off, but the check failed or did not run
+    4  the guest's kernel panicked
+    5  the guest asked to be terminated (GHCB protocol); reason set and code are shown
+    6  the guest's processor shut down (triple fault)
+    7  hang: no console output and no progress for --idle-timeout seconds
+    8  --timeout seconds were over
+    9  QEMU or sevsim failed
+   10  the guest reset its machine
+  130  stopped by the user
+
+On a terminal all keys go to the guest; Ctrl-A is the runner's: Ctrl-A x ends the guest,
+Ctrl-A Ctrl-A (or Ctrl-A a) sends Ctrl-A, Ctrl-A h shows this help.
+
+Example: a SEV-ES guest with two vCPUs that runs the check and powers off
+    sevsim-run --batch --sevsim build/sevsim/sevsim.elf32 --kernel bzImage \\
+        --initrd build/initramfs.cpio.gz --vcpus 2";
+
+/// Start a guest in QEMU under sevsim, show its console and tell how it ended.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "sevsim-run", version, after_help = AFTER_HELP)]
+pub struct Cli {
+    /// sevsim's image (32-bit ELF, multiboot)
+    #[arg(long, value_name = "FILE", default_value = "build/sevsim/sevsim.elf32")]
+    pub sevsim: PathBuf,
+
+    /// Run the guest without sevsim, as a plain (not encrypted) guest of the same QEMU
+    #[arg(long)]
+    pub plain: bool,
+
+    /// The guest's firmware
+    #[arg(long, value_name = "FILE", default_value = "/usr/share/ovmf/OVMF.fd")]
+    pub firmware: PathBuf,
+
+    /// Kernel that the firmware boots (bzImage with EFI stub); without it the firmware boots
+    /// the disk
+    #[arg(long, value_name = "FILE")]
+    pub kernel: Option<PathBuf>,
+
+    /// Initramfs for the kernel
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    pub initrd: Option<PathBuf>,
+
+    /// Words added to the kernel's command line
+    #[arg(
+        long,
+        value_name = "WORDS",
+        requires = "kernel",
+        allow_hyphen_values = true
+    )]
+    pub append: Vec<String>,
+
+    /// Do not put the runner's own words (console=ttyS0 panic=-1, and sevsim.check with --batch)
+    /// on the kernel's command line
+    #[arg(long)]
+    pub bare_cmdline: bool,
+
+    /// Disk image (raw), attached by AHCI; the guest may write to it
+    #[arg(long, value_name = "FILE")]
+    pub disk: Option<PathBuf>,
+
+    /// Number of virtual processors, 1 to 8
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub vcpus: u32,
+
+    /// The guest's memory in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    pub memory: u64,
+
+    /// Position of the C-bit in page table entries, 32 to 51
+    #[arg(long, value_name = "BIT", default_value_t = 51)]
+    pub cbit: u32,
+
+    /// Reduction of the physical address width that CPUID reports, in bits
+    #[arg(long, value_name = "BITS", default_value_t = 5)]
+    pub reduction: u32,
+
+    /// Highest GHCB protocol version offered to the guest, 1 or 2
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub ghcb_version: u32,
+
+    /// Local APIC interface
+    #[arg(long, value_enum, default_value_t = Apic::X2apic)]
+    pub apic: Apic,
+
+    /// What is intercepted
+    #[arg(long, value_enum, default_value_t = Intercept::Default)]
+    pub intercept: Intercept,
+
+    /// Further option for sevsim (KEY=VALUE)
+    #[arg(long = "option", value_name = "KEY=VALUE")]
+    pub options: Vec<String>,
+
+    /// Without a terminal: run the check, power off, tell the result by the exit status
+    #[arg(long)]
+    pub batch: bool,
+
+    /// What counts as success: check, poweroff, or text:TEXT (TEXT on the console, then power-off).
+    /// Default: check with --batch, else poweroff
+    #[arg(long, value_name = "WHAT")]
+    pub expect: Option<String>,
+
+    /// List of tests that are known to fail with this kernel, one name per line
+    #[arg(long, value_name = "FILE")]
+    pub known_failures: Option<PathBuf>,
+
+    /// End after this many seconds, 0 = never. Default: 300 with --batch, else 0
+    #[arg(long, value_name = "S")]
+    pub timeout: Option<u64>,
+
+    /// End after this many seconds without a sign of life, 0 = never. Default: 60 with
+    /// --batch, else 0
+    #[arg(long, value_name = "S")]
+    pub idle_timeout: Option<u64>,
+
+    /// Folder for console.log, sevsim.log, qemu.log, machine.log and qemu-command
+    #[arg(long, value_name = "DIR", default_value = "build/logs/run")]
+    pub log_dir: PathBuf,
+
+    /// Also write the result to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+
+    /// Do not show the console, nor the report
+    #[arg(long, short)]
+    pub quiet: bool,
+
+    /// QEMU
+    #[arg(long, value_name = "PROGRAM", default_value = "qemu-system-x86_64")]
+    pub qemu: PathBuf,
+
+    /// Processor that QEMU emulates, in place of the default
+    #[arg(long, value_name = "MODEL")]
+    pub cpu: Option<String>,
+
+    /// Further argument for QEMU, taken as it is
+    #[arg(long = "qemu-arg", value_name = "ARG", allow_hyphen_values = true)]
+    pub qemu_args: Vec<String>,
+}

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Tests of limits, messages and the composition of the kernel's command line.
+
+use clap::Parser;
+
+use super::*;
+
+fn cli(args: &[&str]) -> Cli {
+    Cli::try_parse_from([&["sevsim-run"], args].concat()).unwrap()
+}
+
+fn complaint(args: &[&str]) -> String {
+    check_numbers(&cli(args), 16384).unwrap_err().0
+}
+
+#[test]
+fn the_defaults_are_good() {
+    assert_eq!(check_numbers(&cli(&[]), 16384), Ok(()));
+}
+
+#[test]
+fn limits_are_told_with_what_to_do() {
+    assert!(complaint(&["--vcpus", "9"]).contains("choose 1 to 8"));
+    assert!(complaint(&["--vcpus", "0"]).contains("choose 1 to 8"));
+    assert!(complaint(&["--memory", "100"]).contains("at least 256"));
+    assert!(complaint(&["--memory", "9000"]).contains("choose at most 8064"));
+    assert!(complaint(&["--plain", "--memory", "17000"]).contains("choose at most 16384"));
+    assert!(complaint(&["--cbit", "52"]).contains("choose 32 to 51"));
+    assert!(complaint(&["--cbit", "31"]).contains("choose 32 to 51"));
+    assert!(complaint(&["--cbit", "32"]).contains("reach the C-bit"));
+    assert!(complaint(&["--ghcb-version", "3"]).contains("choose 1 or 2"));
+    assert!(complaint(&["--reduction", "64"]).contains("0 to 63"));
+    assert!(complaint(&["--option", "x"]).contains("KEY=VALUE"));
+    assert!(complaint(&["--option", "a=b c=d"]).contains("KEY=VALUE"));
+}
+
+#[test]
+fn every_vcpu_count_and_cbit_of_the_range_is_taken() {
+    for vcpus in 1..=8 {
+        assert!(check_numbers(&cli(&["--vcpus", &vcpus.to_string()]), 16384).is_ok());
+    }
+    for cbit in [36, 39, 47, 51] {
+        assert!(check_numbers(&cli(&["--cbit", &cbit.to_string()]), 16384).is_ok());
+    }
+}
+
+#[test]
+fn memory_is_doubled_under_sevsim_only() {
+    assert_eq!(
+        Memory::new(1024, false),
+        Memory {
+            low: 1024,
+            total: 2304
+        }
+    );
+    assert_eq!(
+        Memory::new(4096, false),
+        Memory {
+            low: 2048,
+            total: 8448
+        }
+    );
+    assert_eq!(
+        Memory::new(1024, true),
+        Memory {
+            low: 1024,
+            total: 1024
+        }
+    );
+}
+
+#[test]
+fn expectations_are_parsed() {
+    assert_eq!(parse_expect(None, true), Ok(Expect::Check));
+    assert_eq!(parse_expect(None, false), Ok(Expect::PowerOff));
+    assert_eq!(
+        parse_expect(Some("text:a b"), true),
+        Ok(Expect::Text("a b".into()))
+    );
+    assert!(parse_expect(Some("text:"), true).is_err());
+    assert!(parse_expect(Some("nonsense"), true).is_err());
+}
+
+#[test]
+fn the_command_line_holds_own_and_added_words() {
+    let cli = cli(&[
+        "--batch", "--kernel", "k", "--append", "quiet", "--append", "a,b=c d",
+    ]);
+    assert_eq!(
+        compose_cmdline(&cli, &Expect::Check),
+        "console=ttyS0 panic=-1 sevsim.check quiet a,b=c d"
+    );
+    assert_eq!(
+        compose_cmdline(&cli, &Expect::PowerOff),
+        "console=ttyS0 panic=-1 quiet a,b=c d"
+    );
+    let bare = Cli {
+        bare_cmdline: true,
+        ..cli
+    };
+    assert_eq!(compose_cmdline(&bare, &Expect::Check), "quiet a,b=c d");
+}
+
+#[test]
+fn host_memory_is_read() {
+    assert_eq!(
+        host_memory("MemTotal:       16384000 kB\nMemFree: 1 kB\n"),
+        Some(16000)
+    );
+    assert_eq!(host_memory("nothing"), None);
+}
+
+#[test]
+fn files_are_checked_before_qemu_starts() {
+    let missing = check_file("the kernel", Path::new("/nonexistent/k"), "build one").unwrap_err();
+    assert!(missing.0.contains("/nonexistent/k"));
+    assert!(missing.0.ends_with("build one"));
+    assert!(check_file("x", Path::new("/"), "y")
+        .unwrap_err()
+        .0
+        .contains("folder"));
+    assert!(check_file("x", Path::new("/dev/null"), "y")
+        .unwrap_err()
+        .0
+        .contains("empty"));
+}
