@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: GPL-2.0
+//! What the hypervisor crate gets of the machine: shared memory, devices, other CPUs.
+
+use core::fmt;
+use core::sync::atomic::AtomicBool;
+use core::sync::atomic::Ordering;
+
+use hypervisor::Blob;
+use hypervisor::MsrFault;
+use hypervisor::NotRam;
+use hypervisor::Platform;
+use hypervisor::MAX_VCPUS;
+use machine::layout::Layout;
+use machine::npt::Frames;
+
+use crate::apic;
+use crate::console;
+use crate::cpu;
+use crate::memory;
+use crate::memory::direct;
+use crate::pages;
+
+/// The hardware below the hypervisor.
+pub struct Host {
+    /// The guest's address space.
+    pub layout: Layout,
+    /// Number of vCPUs.
+    pub vcpus: usize,
+    /// Measured TSC frequency.
+    pub tsc_khz: u32,
+    /// Copies of the loader's modules.
+    pub kernel: Option<&'static [u8]>,
+    /// Initial RAM disk.
+    pub initrd: Option<&'static [u8]>,
+    /// Kernel command line.
+    pub command_line: Option<&'static [u8]>,
+}
+
+/// Tells a kick's NMI from one that the machine raised: set before the NMI is sent.
+static KICKED: [AtomicBool; MAX_VCPUS] = [const { AtomicBool::new(false) }; MAX_VCPUS];
+
+/// Whether this CPU was kicked since the last call.
+pub fn take_kick(vcpu: usize) -> bool {
+    KICKED[vcpu].swap(false, Ordering::AcqRel)
+}
+
+fn device(pa: u64) -> *mut u8 {
+    if !memory::reachable(pa) {
+        memory::map_device(pa, || match pages::Tables.alloc() {
+            Some(page) => page,
+            None => crate::fatal!("no page for the map of a device at {pa:#x}"),
+        });
+    }
+    direct(pa)
+}
+
+impl Platform for Host {
+    fn vcpus(&self) -> usize {
+        self.vcpus
+    }
+
+    fn guest_ram(&self) -> (u64, u64) {
+        (self.layout.low, self.layout.high)
+    }
+
+    fn read_shared(&self, gpa: u64, buf: &mut [u8]) -> Result<(), NotRam> {
+        if !self.layout.is_ram(gpa, buf.len() as u64) {
+            return Err(NotRam);
+        }
+        // SAFETY: guest RAM through the direct map. The guest may write it meanwhile: the bytes
+        // are untrusted in any case, and the copy is read once.
+        unsafe { core::ptr::copy_nonoverlapping(direct(gpa), buf.as_mut_ptr(), buf.len()) }
+        Ok(())
+    }
+
+    fn write_shared(&self, gpa: u64, buf: &[u8]) -> Result<(), NotRam> {
+        if !self.layout.is_ram(gpa, buf.len() as u64) {
+            return Err(NotRam);
+        }
+        // SAFETY: as above; the host's own memory is never guest RAM.
+        unsafe { core::ptr::copy_nonoverlapping(buf.as_ptr(), direct(gpa), buf.len()) }
+        Ok(())
+    }
+
+    fn port_in(&self, port: u16, bytes: u8) -> u32 {
+        match bytes {
+            1 => u32::from(cpu::in8(port)),
+            2 => u32::from(cpu::in16(port)),
+            _ => cpu::in32(port),
+        }
+    }
+
+    fn port_out(&self, port: u16, bytes: u8, value: u32) {
+        match bytes {
+            1 => cpu::out8(port, value as u8),
+            2 => cpu::out16(port, value as u16),
+            _ => cpu::out32(port, value),
+        }
+    }
+
+    fn mmio_read(&self, gpa: u64, bytes: u8) -> u64 {
+        let at = device(gpa);
+        // SAFETY: device registers; the hypervisor never asks for RAM.
+        unsafe {
+            match bytes {
+                1 => u64::from(at.read_volatile()),
+                2 => u64::from(at.cast::<u16>().read_volatile()),
+                4 => u64::from(at.cast::<u32>().read_volatile()),
+                _ => at.cast::<u64>().read_volatile(),
+            }
+        }
+    }
+
+    fn mmio_write(&self, gpa: u64, bytes: u8, value: u64) {
+        let at = device(gpa);
+        // SAFETY: as above.
+        unsafe {
+            match bytes {
+                1 => at.write_volatile(value as u8),
+                2 => at.cast::<u16>().write_volatile(value as u16),
+                4 => at.cast::<u32>().write_volatile(value as u32),
+                _ => at.cast::<u64>().write_volatile(value),
+            }
+        }
+    }
+
+    fn rdmsr(&self, msr: u32) -> Result<u64, MsrFault> {
+        cpu::rdmsr(msr).ok_or(MsrFault)
+    }
+
+    fn wrmsr(&self, msr: u32, value: u64) -> Result<(), MsrFault> {
+        if cpu::wrmsr(msr, value) {
+            Ok(())
+        } else {
+            Err(MsrFault)
+        }
+    }
+
+    fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4] {
+        cpu::cpuid(leaf, subleaf)
+    }
+
+    fn tsc(&self) -> u64 {
+        cpu::rdtsc()
+    }
+
+    fn tsc_khz(&self) -> u32 {
+        self.tsc_khz
+    }
+
+    fn kick(&self, vcpu: usize) {
+        KICKED[vcpu].store(true, Ordering::Release);
+        apic::kick(vcpu);
+    }
+
+    fn blob(&self, blob: Blob) -> Option<&[u8]> {
+        match blob {
+            Blob::Kernel => self.kernel,
+            Blob::Initrd => self.initrd,
+            Blob::CommandLine => self.command_line,
+        }
+    }
+
+    fn log(&self, line: fmt::Arguments<'_>) {
+        console::line(line);
+    }
+}

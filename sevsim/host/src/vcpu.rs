@@ -1,0 +1,348 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The exit loop of one vCPU: what the machine does itself, what becomes #VC, what is a VMGEXIT.
+
+mod control;
+mod msr;
+mod state;
+mod stats;
+
+use hypervisor::Next;
+use hypervisor::Stop;
+use machine::delivery;
+use machine::delivery::Outcome;
+use machine::exit;
+use machine::insn;
+use machine::insn::Insn;
+use machine::npt::Alias;
+use machine::npt::Exhausted;
+use machine::paging::Paging;
+use machine::paging::Want;
+use machine::paging::Who;
+use machine::vmcb::bits;
+use machine::vmcb::Event;
+
+use crate::cpu;
+use crate::fatal;
+use crate::log;
+use crate::pages;
+use crate::platform;
+use crate::stop;
+use crate::stop::Verdict;
+use crate::world;
+
+pub use control::permission_maps;
+pub use stats::report;
+
+use state::Vcpu;
+
+extern "C" {
+    fn nmi_window();
+    fn nmi_wait();
+}
+
+/// Nested page fault, information 1: write.
+const NPF_WRITE: u64 = 1 << 1;
+/// Instruction fetch.
+const NPF_FETCH: u64 = 1 << 4;
+/// The fault came in the walk of the guest's own tables.
+const NPF_WALK: u64 = 1 << 33;
+
+/// Runs a vCPU on this CPU for good.
+pub fn run(index: usize) -> ! {
+    let world = world::wait();
+    cpu::clgi();
+    let vcpu = Vcpu::new(index, world);
+    while !world.vm.may_start(index) {
+        sleep(vcpu);
+    }
+    loop {
+        vcpu.enter();
+        vcpu.handle();
+    }
+}
+
+/// Sleeps until a kick (or another NMI) comes.
+fn sleep(vcpu: &Vcpu) {
+    // SAFETY: GIF is 0 and interrupts are off: only an NMI is taken, and its handler returns.
+    unsafe { nmi_wait() };
+    note_nmi(vcpu);
+}
+
+/// Passes an NMI that is not a kick on to the hypervisor.
+fn note_nmi(vcpu: &Vcpu) {
+    if !platform::take_kick(vcpu.index) {
+        vcpu.world.vm.nmi_arrived(vcpu.index);
+    }
+}
+
+impl Vcpu {
+    /// Enters the guest until its next exit.
+    fn enter(&mut self) {
+        let vm = &self.world.vm;
+        if self.pending.is_none() && vm.nmi_ready(self.index) && vm.take_nmi(self.index) {
+            self.pending = Some(Event::Nmi);
+        }
+        if let Some(event) = self.pending {
+            let (event, error) = event.encode();
+            self.vmcb.control.event_inj = event;
+            self.vmcb.control.event_inj_error = error;
+            self.injected_at = (self.vmcb.save.rip, self.vmcb.save.rsp);
+        }
+        self.stats.enter();
+        self.switch();
+        self.stats.exit();
+    }
+
+    /// Handles the exit that ended [`Vcpu::enter`].
+    fn handle(&mut self) {
+        let control = &self.vmcb.control;
+        let (code, info1, info2) = (control.exit_code, control.exit_info1, control.exit_info2);
+        self.stats.count(code);
+        // A nested fault while an event was being delivered: the event is still due. QEMU reports
+        // the last injected event in EXITINTINFO whether or not it got through.
+        let again =
+            code == exit::NPF && self.injected_at == (self.vmcb.save.rip, self.vmcb.save.rsp);
+        if !again {
+            self.pending = None;
+        }
+        match code {
+            exit::VMMCALL => self.vmmcall(),
+            exit::MSR => self.msr(info1 != 0),
+            exit::NPF => self.nested_fault(info1, info2),
+            exit::NMI => {
+                // SAFETY: takes the pending NMI; the handler returns.
+                unsafe { nmi_window() };
+                note_nmi(self);
+            }
+            exit::IOIO
+            | exit::CPUID
+            | exit::RDTSC
+            | exit::RDTSCP
+            | exit::RDPMC
+            | exit::INVD
+            | exit::WBINVD
+            | exit::MONITOR
+            | exit::MWAIT
+            | exit::READ_DR7
+            | exit::WRITE_DR7 => self.vc(self.vc_code(code)),
+            exit::CR0_SEL_WRITE | exit::WRITE_CR3 | exit::WRITE_CR4 | exit::INVLPG => {
+                self.control_register()
+            }
+            // EFER.SVME is 0 as far as the guest can tell.
+            exit::VMRUN..=exit::SKINIT | exit::INVLPGA => self.inject(Event::UD),
+            exit::SHUTDOWN => stop::end(
+                Verdict::TripleFault,
+                format_args!(
+                    "triple-fault vcpu={} rip={:#x}",
+                    self.index, self.vmcb.save.rip
+                ),
+            ),
+            _ => fatal!(
+                "vCPU {}: exit {code:#x} info1={info1:#x} info2={info2:#x} {}",
+                self.index,
+                self.registers()
+            ),
+        }
+    }
+
+    /// RDTSCP has no intercept of its own in QEMU and comes as RDTSC.
+    fn vc_code(&self, code: u64) -> u64 {
+        if code == exit::RDTSC {
+            let (bytes, len) = self.code_bytes();
+            if bytes[..len]
+                .windows(3)
+                .take(5)
+                .any(|window| window == [0x0f, 0x01, 0xf9])
+            {
+                return exit::RDTSCP;
+            }
+        }
+        code
+    }
+
+    /// Makes the exit a #VC of the guest.
+    fn vc(&mut self, code: u64) {
+        self.stats.vc();
+        self.vmcb.control.int_state = 0;
+        let world = self.world;
+        let tasks = state::TaskRegisters {
+            scratch: self.scratch_pa,
+        };
+        let save = &mut self.vmcb.save;
+        match delivery::deliver(save, &world.memory, &tasks, world.cbit, code as u32) {
+            Outcome::Delivered => (),
+            Outcome::PageFault(event) => self.inject(event),
+            Outcome::DoubleFault { vector, error } => {
+                log!(
+                    "vCPU {}: #VC {code:#x} met exception {vector} error={error:#x} {}",
+                    self.index,
+                    self.registers()
+                );
+                self.inject(Event::DF);
+            }
+            Outcome::Unsupported(what) => {
+                fatal!(
+                    "vCPU {}: {what}, error code {code:#x} {}",
+                    self.index,
+                    self.registers()
+                )
+            }
+        }
+    }
+
+    /// Injects an exception at the next entry.
+    fn inject(&mut self, event: Event) {
+        self.pending = Some(event);
+    }
+
+    /// Bytes at RIP, as many as can be fetched.
+    fn code_bytes(&self) -> ([u8; 15], usize) {
+        let save = &self.vmcb.save;
+        let mut bytes = [0; 15];
+        let paging = Paging::of(save, self.world.cbit);
+        let linear = machine::linear::Linear {
+            memory: &self.world.memory,
+            paging,
+        };
+        let who = if save.cpl == 3 {
+            Who::User
+        } else {
+            Who::Supervisor
+        };
+        let base = if self.long_code() { 0 } else { save.cs.base };
+        let start = base.wrapping_add(save.rip);
+        // Up to the page's end first: the rest need not be mapped.
+        let first = bytes.len().min(4096 - (start & 0xfff) as usize);
+        if linear
+            .read(start, &mut bytes[..first], Want::Fetch, who)
+            .is_err()
+        {
+            return (bytes, 0);
+        }
+        let rest = start.wrapping_add(first as u64);
+        if first < bytes.len()
+            && linear
+                .read(rest, &mut bytes[first..], Want::Fetch, who)
+                .is_err()
+        {
+            return (bytes, first);
+        }
+        (bytes, 15)
+    }
+
+    /// Whether the code segment is a 64-bit one.
+    fn long_code(&self) -> bool {
+        let save = &self.vmcb.save;
+        save.efer & bits::EFER_LMA != 0 && save.cs.attributes & machine::vmcb::Segment::LONG != 0
+    }
+
+    /// The instruction at RIP, which is one that the machine carries out.
+    fn instruction(&self) -> (Insn, usize) {
+        let (bytes, len) = self.code_bytes();
+        match insn::decode(&bytes[..len], self.long_code()) {
+            Some(found) => found,
+            None => fatal!(
+                "vCPU {}: exit {:#x} at an unknown instruction {:02x?} {}",
+                self.index,
+                self.vmcb.control.exit_code,
+                &bytes[..len],
+                self.registers()
+            ),
+        }
+    }
+
+    /// Continues behind an instruction that the machine carried out.
+    fn advance(&mut self, len: usize) {
+        let save = &mut self.vmcb.save;
+        let rip = save.rip.wrapping_add(len as u64);
+        let long = save.efer & bits::EFER_LMA != 0
+            && save.cs.attributes & machine::vmcb::Segment::LONG != 0;
+        save.rip = if long { rip } else { rip & 0xffff_ffff };
+        save.rflags &= !bits::RFLAGS_RF;
+        self.vmcb.control.int_state = 0;
+        if save.rflags & bits::RFLAGS_TF != 0 {
+            // The single-step trap that the instruction would have ended with.
+            save.dr6 |= 1 << 14;
+            self.inject(Event::Exception {
+                vector: 1,
+                error: None,
+            });
+        }
+    }
+
+    /// VMMCALL is #VC; with a REP prefix it is VMGEXIT. Neither depends on the privilege level.
+    fn vmmcall(&mut self) {
+        match self.instruction() {
+            (Insn::Vmgexit, len) => {
+                self.advance(len);
+                self.vmgexit();
+            }
+            _ => self.vc(exit::VMMCALL),
+        }
+    }
+
+    /// Hands the GHCB to the hypervisor.
+    fn vmgexit(&mut self) {
+        let vm = &self.world.vm;
+        let (msr, next) = vm.vmgexit(self.index, self.ghcb_msr, self.vmcb.save.cr4);
+        self.ghcb_msr = msr;
+        match next {
+            Next::Resume => (),
+            Next::Hold => {
+                self.ghcb_msr = loop {
+                    if let Some(msr) = vm.release(self.index) {
+                        break msr;
+                    }
+                    sleep(self);
+                };
+            }
+            Next::Stop(why) => self.stop(why),
+        }
+    }
+
+    fn stop(&self, why: Stop) -> ! {
+        let vcpu = self.index;
+        match why {
+            Stop::PowerOff => stop::end(Verdict::PowerOff, format_args!("poweroff vcpu={vcpu}")),
+            Stop::Reset => stop::end(Verdict::Reset, format_args!("reset vcpu={vcpu}")),
+            Stop::Terminate { set, code } => stop::end(
+                Verdict::Terminate,
+                format_args!("terminate set={set} code={code} vcpu={vcpu}"),
+            ),
+            Stop::UnsupportedEvent { code } => stop::end(
+                Verdict::Terminate,
+                format_args!("unsupported-event code={code:#x} vcpu={vcpu}"),
+            ),
+        }
+    }
+
+    /// A nested page fault: an alias of memory to map, or a device's register.
+    fn nested_fault(&mut self, info1: u64, info2: u64) {
+        let world = self.world;
+        let private = info2 & world.cbit != 0 || !self.cbit_active;
+        let gpa = info2 & !world.cbit;
+        let inner = info1 & (NPF_WALK | NPF_FETCH) != 0;
+        if !private {
+            let kind = if inner { Alias::Private } else { Alias::Data };
+            let flash_write = info1 & NPF_WRITE != 0 && !world.memory.layout.is_ram(gpa, 1);
+            if inner || !flash_write {
+                match self
+                    .tables
+                    .alias(&mut pages::Tables, &world.memory.layout, gpa, kind)
+                {
+                    Ok(true) => return self.update_intercepts(),
+                    Ok(false) => (),
+                    Err(Exhausted) => fatal!("no page for nested tables: give QEMU a larger -m"),
+                }
+            }
+        }
+        if inner {
+            fatal!(
+                "vCPU {}: fetch or page walk at {info2:#x}, which is no memory, info1={info1:#x} {}",
+                self.index,
+                self.registers()
+            );
+        }
+        self.vc(exit::NPF);
+    }
+}

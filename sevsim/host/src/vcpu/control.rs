@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Intercepts, permission maps, and the control registers that decide about nested paging.
+
+use hypervisor::Intercept;
+use hypervisor::Options;
+use machine::exit;
+use machine::insn::Insn;
+use machine::paging::Paging;
+use machine::vmcb::bits;
+use machine::vmcb::Control;
+use machine::vmcb::Event;
+
+use super::state::Vcpu;
+use crate::fatal;
+use crate::memory::direct;
+use crate::pages;
+use crate::world::World;
+
+/// Bit of a CR in the write intercepts.
+const CR3: u16 = 1 << 3;
+/// Bit of CR4.
+const CR4: u16 = 1 << 4;
+/// Bit of DR7.
+const DR7: u16 = 1 << 7;
+
+/// MSRs that the guest reaches without exit, as KVM lets a SEV-ES guest: state that the VMSA
+/// holds, and for EFER see msr.rs.
+const PASSED: [u32; 20] = [
+    0x0000_0048, // SPEC_CTRL
+    0x0000_0049, // PRED_CMD
+    0x0000_0174, // SYSENTER_CS
+    0x0000_0175, // SYSENTER_ESP
+    0x0000_0176, // SYSENTER_EIP
+    0x0000_01d9, // DEBUGCTL, and the last-branch MSRs
+    0x0000_01db,
+    0x0000_01dc,
+    0x0000_01dd,
+    0x0000_01de,
+    0x0000_0277, // PAT
+    0xc000_0081, // STAR
+    0xc000_0082, // LSTAR
+    0xc000_0083, // CSTAR
+    0xc000_0084, // SFMASK
+    0xc000_0100, // FS_BASE
+    0xc000_0101, // GS_BASE
+    0xc000_0102, // KERNEL_GS_BASE
+    0xc000_0103, // TSC_AUX
+    0x0000_0da0, // XSS
+];
+
+/// Makes the I/O map (every port intercepted) and the MSR map; returns their addresses.
+pub fn permission_maps() -> (u64, u64) {
+    const IOPM: u64 = 3 * 4096;
+    const MSRPM: u64 = 2 * 4096;
+    let (iopm, msrpm) = (pages::take(IOPM, 4096), pages::take(MSRPM, 4096));
+    // SAFETY: fresh memory.
+    unsafe {
+        core::ptr::write_bytes(direct(iopm), 0xff, IOPM as usize);
+        core::ptr::write_bytes(direct(msrpm), 0xff, MSRPM as usize);
+    }
+    for msr in PASSED {
+        // Two bits an MSR, 2 KiB a range of 0x2000 MSRs (APM vol. 2, 15.11).
+        let range: u64 = match msr >> 16 {
+            0 => 0,
+            0xc000 => 1,
+            _ => 2,
+        };
+        let bit = range * 0x4000 + u64::from(msr & 0x1fff) * 2;
+        // SAFETY: within the map.
+        unsafe { *direct(msrpm + bit / 8) &= !(3 << (bit % 8)) };
+    }
+    (iopm, msrpm)
+}
+
+/// Sets a fresh control area up.
+pub fn set_up(control: &mut Control, options: &Options, world: &World, root: u64) {
+    control.asid = 1;
+    control.nested_ctl = 1;
+    control.nested_cr3 = root;
+    control.iopm_pa = world.iopm;
+    control.msrpm_pa = world.msrpm;
+    control.dr_reads = DR7;
+    control.dr_writes = DR7;
+    for code in [
+        exit::NMI,
+        exit::CR0_SEL_WRITE,
+        exit::RDPMC,
+        exit::CPUID,
+        exit::INVD,
+        exit::INVLPGA,
+        exit::IOIO,
+        exit::MSR,
+        exit::SHUTDOWN,
+        exit::VMRUN,
+        exit::VMMCALL,
+        exit::VMLOAD,
+        exit::VMSAVE,
+        exit::STGI,
+        exit::CLGI,
+        exit::SKINIT,
+        exit::WBINVD,
+        exit::MONITOR,
+        exit::MWAIT,
+    ] {
+        control.intercept(code, true);
+    }
+    if options.intercept == Intercept::All {
+        control.intercept(exit::RDTSC, true);
+        control.intercept(exit::RDTSCP, true);
+    }
+}
+
+impl Vcpu {
+    /// Chooses the root by whether the C-bit works, and the intercepts by the aliases in use.
+    pub fn update_paging(&mut self) {
+        let active = Paging::of(&self.vmcb.save, self.world.cbit).cbit_active();
+        self.cbit_active = active;
+        self.vmcb.control.nested_cr3 = if active {
+            self.tables.root
+        } else {
+            self.tables.private_root
+        };
+        self.update_intercepts();
+    }
+
+    /// While an address without C-bit leads to private memory for the sake of a walk or a fetch,
+    /// the guest may at any change of its translations come to use it for data: watch for that.
+    pub fn update_intercepts(&mut self) {
+        let watch = self.tables.private_aliases != 0;
+        let save = &self.vmcb.save;
+        // CR4.PAE decides about the C-bit outside long mode.
+        let legacy = save.cr0 & bits::CR0_PG != 0 && save.efer & bits::EFER_LMA == 0;
+        let control = &mut self.vmcb.control;
+        control.intercept(exit::INVLPG, watch);
+        control.cr_writes = match (watch, legacy) {
+            (true, _) => CR3 | CR4,
+            (false, true) => CR4,
+            (false, false) => 0,
+        };
+    }
+
+    /// Carries out a write of CR0, CR3 or CR4, or INVLPG. The entry that follows flushes the TLB.
+    pub fn control_register(&mut self) {
+        let (insn, len) = self.instruction();
+        let fine = match insn {
+            Insn::WriteCr { cr: 0, register } => self.write_cr0(self.operand(register)),
+            Insn::LoadMsw { register } => {
+                let old = self.vmcb.save.cr0;
+                // PE cannot be cleared, and only the low four bits are written.
+                let low = self.register(register) & 0xf | old & bits::CR0_PE;
+                self.write_cr0(old & !0xf | low)
+            }
+            Insn::ClearTs => self.write_cr0(self.vmcb.save.cr0 & !8),
+            Insn::WriteCr { cr: 3, register } => self.write_cr3(self.operand(register)),
+            Insn::WriteCr { cr: 4, register } => self.write_cr4(self.operand(register)),
+            Insn::Invlpg => true,
+            _ => fatal!(
+                "vCPU {}: {insn:?} as a control register {}",
+                self.index,
+                self.registers()
+            ),
+        };
+        if !fine {
+            return self.inject(Event::GP);
+        }
+        if self.tables.private_aliases != 0 {
+            self.tables.forget(&mut pages::Tables);
+        }
+        self.update_paging();
+        self.advance(len);
+    }
+
+    /// Source of MOV to CR: 64 bits in 64-bit code, else 32.
+    fn operand(&self, register: u8) -> u64 {
+        let value = self.register(register);
+        if self.long_code() {
+            value
+        } else {
+            value & 0xffff_ffff
+        }
+    }
+
+    /// CR0 with the checks of APM vol. 2, 3.1.1; false for #GP.
+    fn write_cr0(&mut self, value: u64) -> bool {
+        let long_code = self.long_code();
+        let save = &mut self.vmcb.save;
+        let (pg, was) = (value & bits::CR0_PG != 0, save.cr0 & bits::CR0_PG != 0);
+        let bad_pair = pg && value & bits::CR0_PE == 0
+            || value & bits::CR0_NW != 0 && value & bits::CR0_CD == 0;
+        let lme = save.efer & bits::EFER_LME != 0;
+        let bad_enter = pg && !was && lme && save.cr4 & bits::CR4_PAE == 0;
+        let bad_leave = !pg && was && (long_code || save.cr4 & bits::CR4_PCIDE != 0);
+        if value >> 32 != 0 || bad_pair || bad_enter || bad_leave {
+            return false;
+        }
+        save.cr0 = value | bits::CR0_ET;
+        if pg && lme {
+            save.efer |= bits::EFER_LMA;
+        } else if !pg {
+            save.efer &= !bits::EFER_LMA;
+        }
+        true
+    }
+
+    fn write_cr3(&mut self, value: u64) -> bool {
+        let save = &mut self.vmcb.save;
+        // Bit 63 asks not to flush with PCIDs, which the guest does not have.
+        if value >> 52 != 0 {
+            return false;
+        }
+        save.cr3 = value;
+        true
+    }
+
+    /// CR4; the bits that no CPU of QEMU has are refused, so that VMRUN finds the state valid.
+    fn write_cr4(&mut self, value: u64) -> bool {
+        const DEFINED: u64 = 0x01f7_0fff;
+        let save = &mut self.vmcb.save;
+        let long = save.efer & bits::EFER_LMA != 0;
+        let leave_pae = long && value & bits::CR4_PAE == 0;
+        if value & !DEFINED != 0 || leave_pae || value & bits::CR4_LA57 != 0 {
+            return false;
+        }
+        save.cr4 = value;
+        true
+    }
+}

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The MSRs that the machine itself implements; all other intercepted ones become #VC.
+
+use machine::exit;
+use machine::insn;
+use machine::insn::Insn;
+use machine::vmcb::bits;
+use machine::vmcb::Event;
+
+use super::state::Vcpu;
+
+/// GHCB: a plain register of the guest, with or without intercept (APM vol. 2, 15.35.8).
+const GHCB: u32 = 0xc001_0130;
+/// SEV_STATUS.
+const SEV_STATUS: u32 = 0xc001_0131;
+/// EFER.
+const EFER: u32 = 0xc000_0080;
+
+/// SEV_STATUS of a SEV-ES guest: SEV and SEV-ES enabled.
+const SEV_AND_SEV_ES: u64 = 3;
+
+impl Vcpu {
+    /// RDMSR or WRMSR of an MSR that the permission map holds back.
+    pub fn msr(&mut self, write: bool) {
+        let (msr, value) = self.msr_operands();
+        match (msr, write) {
+            (GHCB, false) => self.finish_read(self.ghcb_msr),
+            (GHCB, true) => self.write_ghcb(value),
+            (SEV_STATUS, false) => self.finish_read(SEV_AND_SEV_ES),
+            (SEV_STATUS, true) => self.inject(Event::GP),
+            // SVME stays set underneath, and the guest does not see it.
+            (EFER, false) => self.finish_read(self.vmcb.save.efer & !bits::EFER_SVME),
+            (EFER, true) => self.write_efer(value),
+            _ => self.vc(exit::MSR),
+        }
+    }
+
+    fn finish_read(&mut self, value: u64) {
+        let (_, len) = self.instruction();
+        self.set_edx_eax(value);
+        self.advance(len);
+    }
+
+    /// The write is nearly always followed by VMGEXIT; that saves an exit then.
+    fn write_ghcb(&mut self, value: u64) {
+        self.ghcb_msr = value;
+        let (bytes, len) = self.code_bytes();
+        let long = self.long_code();
+        let Some((Insn::WriteMsr, first)) = insn::decode(&bytes[..len], long) else {
+            let (_, len) = self.instruction();
+            return self.advance(len);
+        };
+        self.advance(first);
+        if self.pending.is_some() {
+            return;
+        }
+        if let Some((Insn::Vmgexit, second)) = insn::decode(&bytes[first..len], long) {
+            self.stats.fused();
+            self.advance(second);
+            self.vmgexit();
+        }
+    }
+
+    fn write_efer(&mut self, value: u64) {
+        const WRITABLE: u64 = bits::EFER_SCE | bits::EFER_LME | bits::EFER_NXE | bits::EFER_FFXSR;
+        let save = &mut self.vmcb.save;
+        let lme_change = (value ^ save.efer) & bits::EFER_LME != 0;
+        let reserved = value & !(WRITABLE | bits::EFER_LMA) != 0;
+        if reserved || lme_change && save.cr0 & bits::CR0_PG != 0 {
+            return self.inject(Event::GP);
+        }
+        save.efer = value & WRITABLE | save.efer & bits::EFER_LMA | bits::EFER_SVME;
+        let (_, len) = self.instruction();
+        self.advance(len);
+    }
+}

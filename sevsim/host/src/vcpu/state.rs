@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: GPL-2.0
+//! State of one vCPU and the switch into it.
+
+use core::fmt;
+
+use hypervisor::MAX_VCPUS;
+use machine::delivery::Tasks;
+use machine::npt::Tables;
+use machine::reset;
+use machine::vmcb::Event;
+use machine::vmcb::Segment;
+use machine::vmcb::Vmcb;
+
+use super::stats::Stats;
+use crate::cpu;
+use crate::fatal;
+use crate::memory;
+use crate::memory::direct;
+use crate::pages;
+use crate::world::World;
+
+/// Physical address of the page where VMRUN keeps the host's state.
+const VM_HSAVE_PA: u32 = 0xc001_0117;
+
+/// General registers that VMRUN does not switch; run.S knows the order.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct Regs {
+    /// RBX, RCX, RDX, RSI, RDI, RBP, R8 to R15.
+    pub saved: [u64; 14],
+}
+
+extern "C" {
+    fn world_switch(regs: *mut Regs, vmcb_pa: u64);
+}
+
+/// One vCPU. The VMCB comes first: the struct is page-aligned.
+#[repr(C)]
+pub struct Vcpu {
+    /// Control block.
+    pub vmcb: Vmcb,
+    /// Where VMRUN keeps the host's state.
+    host_save: [u8; 4096],
+    /// Target of VMSAVE.
+    scratch: Vmcb,
+    /// Registers outside the VMCB.
+    pub regs: Regs,
+    /// Index, which is the APIC ID.
+    pub index: usize,
+    /// State shared with the others.
+    pub world: &'static World,
+    /// Physical address of `vmcb`.
+    vmcb_pa: u64,
+    /// Physical address of `scratch`.
+    pub scratch_pa: u64,
+    /// MSR 0xc0010130.
+    pub ghcb_msr: u64,
+    /// Event to inject at the next entry.
+    pub pending: Option<Event>,
+    /// RIP and RSP at the last entry that injected an event.
+    pub injected_at: (u64, u64),
+    /// Nested tables.
+    pub tables: Tables,
+    /// Whether the C-bit works, and so which root is in use.
+    pub cbit_active: bool,
+    /// Counters.
+    pub stats: &'static mut Stats,
+}
+
+impl Vcpu {
+    /// Makes the vCPU of this CPU in its reset state. Called once for each index.
+    pub fn new(index: usize, world: &'static World) -> &'static mut Self {
+        assert!(index < MAX_VCPUS);
+        let options = world.vm.options();
+        let private = world.private_map;
+        let cbit = u32::from(options.cbit);
+        let Ok(tables) = Tables::new(&mut pages::Tables, private, cbit) else {
+            fatal!("not enough hidden memory for page tables: give QEMU a larger -m");
+        };
+        let pa = pages::take(size_of::<Self>() as u64, 4096);
+        let at = direct(pa).cast::<Self>();
+        let mut vmcb = reset::vmcb();
+        if index != 0 {
+            if let Some(vector) = world.reset_vector {
+                reset::start_at(&mut vmcb, vector);
+            }
+        }
+        super::control::set_up(&mut vmcb.control, options, world, tables.private_root);
+        let mut regs = Regs::default();
+        regs.saved[2] = reset::SIGNATURE;
+        let scratch = vmcb.clone();
+        // SAFETY: fresh memory of the right size and alignment that nobody else knows.
+        let vcpu = unsafe {
+            at.write(Self {
+                vmcb,
+                host_save: [0; 4096],
+                scratch,
+                regs,
+                index,
+                world,
+                vmcb_pa: pa,
+                scratch_pa: pa + core::mem::offset_of!(Self, scratch) as u64,
+                ghcb_msr: world.vm.ghcb_msr_at_reset(),
+                pending: None,
+                injected_at: (0, 0),
+                tables,
+                cbit_active: false,
+                stats: Stats::of(index),
+            });
+            &mut *at
+        };
+        let host_save = pa + core::mem::offset_of!(Self, host_save) as u64;
+        if !cpu::wrmsr(VM_HSAVE_PA, host_save) {
+            fatal!("the CPU refuses VM_HSAVE_PA: its SVM is not usable");
+        }
+        // SAFETY: `scratch` holds the reset state of what VMLOAD loads.
+        unsafe { cpu::vmload(vcpu.scratch_pa) };
+        vcpu
+    }
+
+    /// Runs the guest until its next exit.
+    pub fn switch(&mut self) {
+        // SAFETY: the VMCB is valid and this CPU's own; the routine restores all host registers.
+        unsafe { world_switch(&raw mut self.regs, self.vmcb_pa) }
+    }
+
+    /// A general register by its number in instructions.
+    pub fn register(&self, number: u8) -> u64 {
+        let saved = &self.regs.saved;
+        match number {
+            0 => self.vmcb.save.rax,
+            1 => saved[1],
+            2 => saved[2],
+            3 => saved[0],
+            4 => self.vmcb.save.rsp,
+            5 => saved[5],
+            6 => saved[3],
+            7 => saved[4],
+            _ => saved[usize::from(number) - 2],
+        }
+    }
+
+    /// ECX, EDX:EAX of the MSR instructions.
+    pub fn msr_operands(&self) -> (u32, u64) {
+        let saved = &self.regs.saved;
+        let value = self.vmcb.save.rax & 0xffff_ffff | saved[2] << 32;
+        (saved[1] as u32, value)
+    }
+
+    /// Sets EDX:EAX.
+    pub fn set_edx_eax(&mut self, value: u64) {
+        self.vmcb.save.rax = value & 0xffff_ffff;
+        self.regs.saved[2] = value >> 32;
+    }
+
+    /// Registers for the report of an error.
+    pub fn registers(&self) -> Registers<'_> {
+        Registers(self)
+    }
+}
+
+/// Prints the registers that matter in reports.
+pub struct Registers<'a>(&'a Vcpu);
+
+impl fmt::Display for Registers<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let save = &self.0.vmcb.save;
+        write!(
+            f,
+            "rip={:#x} cs={:#x} rsp={:#x} rflags={:#x} rax={:#x} rcx={:#x} rdx={:#x} cr0={:#x} \
+             cr2={:#x} cr3={:#x} cr4={:#x} efer={:#x} cpl={}",
+            save.rip,
+            save.cs.selector,
+            save.rsp,
+            save.rflags,
+            save.rax,
+            self.0.register(1),
+            self.0.register(2),
+            save.cr0,
+            save.cr2,
+            save.cr3,
+            save.cr4,
+            save.efer,
+            save.cpl
+        )
+    }
+}
+
+/// TR and LDTR, which stay in the CPU while the host runs.
+pub struct TaskRegisters {
+    /// Physical address of a page for VMSAVE.
+    pub scratch: u64,
+}
+
+impl Tasks for TaskRegisters {
+    fn tr_and_ldtr(&self) -> (Segment, Segment) {
+        let at = memory::direct(self.scratch).cast::<Vmcb>();
+        // SAFETY: the vCPU's scratch VMCB, used by nothing else.
+        unsafe {
+            cpu::vmsave(self.scratch);
+            ((*at).save.tr, (*at).save.ldtr)
+        }
+    }
+}

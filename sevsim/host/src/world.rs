@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: GPL-2.0
+//! What all CPUs share: the VM, the guest's memory, the tables that are the same for each vCPU.
+
+use hypervisor::Vm;
+use machine::firmware::ResetVector;
+use machine::layout::Layout;
+use machine::layout::Place;
+use machine::paging::Backing;
+use machine::paging::GuestMemory;
+use machine::paging::NotMemory;
+use spin::Once;
+
+use crate::memory::direct;
+use crate::platform::Host;
+use crate::vcpu;
+
+/// The shared state, set once before any guest code runs.
+pub struct World {
+    /// The untrusted host's half.
+    pub vm: Vm<Host>,
+    /// The machine's view of guest memory.
+    pub memory: Memory,
+    /// Mask of the C-bit.
+    pub cbit: u64,
+    /// Table of the private map.
+    pub private_map: u64,
+    /// I/O and MSR permission maps.
+    pub iopm: u64,
+    /// MSR permission map.
+    pub msrpm: u64,
+    /// Where APs start; `None` if the firmware has no SEV-ES reset block.
+    pub reset_vector: Option<ResetVector>,
+}
+
+static WORLD: Once<World> = Once::new();
+
+/// Publishes the shared state.
+pub fn set(world: World) {
+    WORLD.call_once(|| world);
+}
+
+/// The shared state, if it is set.
+pub fn get() -> Option<&'static World> {
+    WORLD.get()
+}
+
+/// The shared state; sleeps until it is set.
+pub fn wait() -> &'static World {
+    WORLD.wait()
+}
+
+impl World {
+    /// Logs the hypervisor's report and the machine's.
+    pub fn report(&self) {
+        self.vm.report();
+        vcpu::report(self.vm.options().vcpus);
+    }
+}
+
+/// Guest memory as the processor reaches it.
+pub struct Memory {
+    /// The guest's address space.
+    pub layout: Layout,
+}
+
+impl Memory {
+    /// Host memory behind a guest-physical address, and whether it may be written.
+    fn resolve(&self, gpa: u64, backing: Backing) -> Result<(*mut u8, bool), NotMemory> {
+        match (self.layout.place(gpa), backing) {
+            (Place::Ram { private }, Backing::Private) => Ok((direct(private), true)),
+            (Place::Ram { .. }, Backing::Shared) => Ok((direct(gpa), true)),
+            (Place::Flash { copy }, _) => Ok((direct(copy), false)),
+            (Place::Device, _) => Err(NotMemory),
+        }
+    }
+}
+
+impl GuestMemory for Memory {
+    fn read(&self, gpa: u64, backing: Backing, buf: &mut [u8]) -> Result<(), NotMemory> {
+        let (at, _) = self.resolve(gpa, backing)?;
+        // SAFETY: guest RAM; callers stay within a page. Other vCPUs may write it meanwhile, the
+        // bytes read are then as undefined as on hardware, and nothing depends on them twice.
+        unsafe { core::ptr::copy_nonoverlapping(at, buf.as_mut_ptr(), buf.len()) }
+        Ok(())
+    }
+
+    fn write(&self, gpa: u64, backing: Backing, buf: &[u8]) -> Result<(), NotMemory> {
+        let (at, writable) = self.resolve(gpa, backing)?;
+        if writable {
+            // SAFETY: as above.
+            unsafe { core::ptr::copy_nonoverlapping(buf.as_ptr(), at, buf.len()) }
+        }
+        Ok(())
+    }
+
+    fn entry(&self, gpa: u64, bytes: usize) -> Result<u64, NotMemory> {
+        let (at, _) = self.resolve(gpa, Backing::Private)?;
+        // SAFETY: guest RAM, aligned as table entries are.
+        Ok(unsafe {
+            if bytes == 8 {
+                at.cast::<u64>().read_volatile()
+            } else {
+                u64::from(at.cast::<u32>().read_volatile())
+            }
+        })
+    }
+
+    fn set_entry(&self, gpa: u64, old: u32, new: u32) -> bool {
+        use core::sync::atomic::AtomicU32;
+        use core::sync::atomic::Ordering;
+        let Ok((at, true)) = self.resolve(gpa, Backing::Private) else {
+            // A table in read-only memory keeps its bits: pretend, as there is nothing to retry.
+            return true;
+        };
+        // SAFETY: guest RAM, aligned; all vCPUs update entries atomically.
+        let entry = unsafe { AtomicU32::from_ptr(at.cast()) };
+        entry
+            .compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+}

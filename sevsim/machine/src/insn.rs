@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The few instructions that the machine carries out itself, found by their bytes.
+//!
+//! QEMU saves no next RIP, and SVM exits do not carry the operand of every instruction. The
+//! guest's own decoder handles everything that becomes #VC; here are only those that hardware
+//! executes without its help: MSR access, VMGEXIT, MOV to CR, LMSW, CLTS, INVLPG.
+
+/// An instruction that the machine can carry out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Insn {
+    /// RDMSR.
+    ReadMsr,
+    /// WRMSR.
+    WriteMsr,
+    /// VMMCALL without REP prefix.
+    Vmmcall,
+    /// REP VMMCALL.
+    Vmgexit,
+    /// MOV CRn, register.
+    WriteCr {
+        /// Control register number.
+        cr: u8,
+        /// General register number, 0 to 15.
+        register: u8,
+    },
+    /// CLTS.
+    ClearTs,
+    /// LMSW with a register operand.
+    LoadMsw {
+        /// General register number.
+        register: u8,
+    },
+    /// INVLPG of whatever address.
+    Invlpg,
+}
+
+/// Decodes the instruction at the start of `bytes` (up to 15); `long` in 64-bit code segments.
+/// Returns it with its length.
+pub fn decode(bytes: &[u8], long: bool) -> Option<(Insn, usize)> {
+    let mut at = 0;
+    let mut rep = false;
+    let mut rex = 0;
+    // Legacy prefixes in any order, then REX.
+    loop {
+        match *bytes.get(at)? {
+            0xf3 => rep = true,
+            0xf2 | 0x66 | 0x67 | 0x2e | 0x36 | 0x3e | 0x26 | 0x64 | 0x65 => (),
+            byte @ 0x40..=0x4f if long => {
+                rex = byte;
+                at += 1;
+                break;
+            }
+            _ => break,
+        }
+        at += 1;
+    }
+    if *bytes.get(at)? != 0x0f {
+        return None;
+    }
+    let opcode = *bytes.get(at + 1)?;
+    at += 2;
+    let modrm = bytes.get(at).copied();
+    let high = |bit: u8| if rex & bit != 0 { 8 } else { 0 };
+    Some(match opcode {
+        0x30 => (Insn::WriteMsr, at),
+        0x32 => (Insn::ReadMsr, at),
+        0x06 => (Insn::ClearTs, at),
+        0x22 => {
+            let cr = (modrm? >> 3 & 7) | high(4);
+            (
+                Insn::WriteCr {
+                    cr,
+                    register: modrm? & 7 | high(1),
+                },
+                at + 1,
+            )
+        }
+        0x01 => match modrm? {
+            0xd9 if rep => (Insn::Vmgexit, at + 1),
+            0xd9 => (Insn::Vmmcall, at + 1),
+            byte @ 0xf0..=0xf7 => (
+                Insn::LoadMsw {
+                    register: byte & 7 | high(1),
+                },
+                at + 1,
+            ),
+            byte if byte >> 3 & 7 == 7 && byte < 0xc0 => {
+                (Insn::Invlpg, at + operand(&bytes[at..])?)
+            }
+            _ => return None,
+        },
+        _ => return None,
+    })
+}
+
+/// Length of ModRM, SIB and displacement of a memory operand with 32- or 64-bit addressing.
+fn operand(bytes: &[u8]) -> Option<usize> {
+    let modrm = *bytes.first()?;
+    let (mode, rm) = (modrm >> 6, modrm & 7);
+    let mut length = 1;
+    let mut base = rm;
+    if rm == 4 {
+        base = *bytes.get(1)? & 7;
+        length += 1;
+    }
+    length += match mode {
+        0 if base == 5 => 4,
+        1 => 1,
+        2 => 4,
+        _ => 0,
+    };
+    (bytes.len() >= length).then_some(length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instructions_and_lengths() {
+        let table: [(&[u8], Option<(Insn, usize)>); 16] = [
+            (&[0x0f, 0x30], Some((Insn::WriteMsr, 2))),
+            (&[0x0f, 0x32, 0x90], Some((Insn::ReadMsr, 2))),
+            (&[0x2e, 0x0f, 0x30], Some((Insn::WriteMsr, 3))),
+            (&[0xf3, 0x0f, 0x01, 0xd9], Some((Insn::Vmgexit, 4))),
+            (
+                &[0x66, 0xf3, 0x48, 0x0f, 0x01, 0xd9],
+                Some((Insn::Vmgexit, 6)),
+            ),
+            (&[0x0f, 0x01, 0xd9], Some((Insn::Vmmcall, 3))),
+            (
+                &[0x0f, 0x22, 0xd8],
+                Some((Insn::WriteCr { cr: 3, register: 0 }, 3)),
+            ),
+            (
+                &[0x41, 0x0f, 0x22, 0xe7],
+                Some((
+                    Insn::WriteCr {
+                        cr: 4,
+                        register: 15,
+                    },
+                    4,
+                )),
+            ),
+            (
+                &[0x44, 0x0f, 0x22, 0xc1],
+                Some((Insn::WriteCr { cr: 8, register: 1 }, 4)),
+            ),
+            (&[0x0f, 0x06], Some((Insn::ClearTs, 2))),
+            (
+                &[0x0f, 0x01, 0xf0],
+                Some((Insn::LoadMsw { register: 0 }, 3)),
+            ),
+            (&[0x0f, 0x01, 0x3f], Some((Insn::Invlpg, 3))),
+            (
+                &[0x41, 0x0f, 0x01, 0x7c, 0x24, 0x08],
+                Some((Insn::Invlpg, 6)),
+            ),
+            (&[0x0f, 0x01, 0x3d, 1, 2, 3, 4], Some((Insn::Invlpg, 7))),
+            (&[0x0f, 0xa2], None),
+            (&[0x0f], None),
+        ];
+        for (bytes, expected) in table {
+            assert_eq!(decode(bytes, true), expected, "{bytes:02x?}");
+        }
+    }
+
+    #[test]
+    fn rex_is_an_opcode_outside_64_bit_code() {
+        assert_eq!(decode(&[0x41, 0x0f, 0x30], false), None);
+    }
+}

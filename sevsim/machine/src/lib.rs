@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The machine: what SEV-ES hardware and the secure processor do, as pure code.
+//!
+//! SVM hardware without SEV-ES (such as QEMU's) exits to its host where SEV-ES raises #VC, and has
+//! no encrypted memory. This crate holds the rules that close the gap: layouts, the two backings of
+//! guest memory, page walks, the delivery of #VC, the state at reset. It touches no hardware, and
+//! so all of it is tested on any host.
+
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+
+pub mod delivery;
+pub mod exit;
+pub mod firmware;
+pub mod insn;
+pub mod layout;
+pub mod linear;
+pub mod npt;
+pub mod paging;
+pub mod reset;
+pub mod vmcb;
