@@ -31,7 +31,6 @@ pub(crate) struct Target {
 
 /// Translates an address for MMIO. Private memory is refused: the access would tell the
 /// hypervisor a secret, or believe the hypervisor what memory holds.
-#[inline(always)]
 fn translate<E: Env + ?Sized>(env: &mut E, address: u64, access: Access) -> Result<u64> {
     let Mapping { gpa, encrypted, .. } = env.translate(address, access)?;
 
@@ -80,7 +79,6 @@ impl Target {
     }
 
     /// Reads the operand.
-    #[inline(always)]
     pub(crate) fn read<E: Env + ?Sized>(&self, env: &mut E, width: Width) -> Result<u64> {
         if self.len == width.bytes() {
             return read_exit(env, self.gpa, width);
@@ -100,7 +98,6 @@ impl Target {
     }
 
     /// Writes the operand.
-    #[inline(always)]
     pub(crate) fn write<E: Env + ?Sized>(&self, env: &mut E, value: u64, width: Width) -> Result {
         if self.len == width.bytes() {
             return write_exit(env, self.gpa, value, width);
@@ -147,7 +144,6 @@ impl Target {
 }
 
 /// Reads from a guest-physical address.
-#[inline(always)]
 fn read_exit<E: Env + ?Sized>(env: &mut E, gpa: u64, width: Width) -> Result<u64> {
     let ghcb = env.ghcb();
     let scratch = env.ghcb_gpa().wrapping_add(SHARED_BUFFER_OFFSET);
@@ -162,7 +158,6 @@ fn read_exit<E: Env + ?Sized>(env: &mut E, gpa: u64, width: Width) -> Result<u64
 }
 
 /// Writes to a guest-physical address.
-#[inline(always)]
 fn write_exit<E: Env + ?Sized>(env: &mut E, gpa: u64, value: u64, width: Width) -> Result {
     let ghcb = env.ghcb();
     let scratch = env.ghcb_gpa().wrapping_add(SHARED_BUFFER_OFFSET);

@@ -4,8 +4,8 @@
 
 use super::super::{regs::Gpr, result::Width};
 use super::{
-    cursor::Cursor, modrm::ModRm, prefix::Prefixes, Alu, BitOp, CodeSize, DecodeError, Extend,
-    Insn, Memory, MemoryOp, Op, Register, Segment, Source, Unary,
+    cursor::Cursor, modrm::ModRm, prefix::Prefixes, Alu, Base, BitOp, CodeSize, DecodeError,
+    Extend, Insn, Memory, MemoryOp, Op, Register, Segment, Source, Unary,
 };
 
 type Result<T> = core::result::Result<T, DecodeError>;
@@ -55,6 +55,7 @@ struct Decoder<'a> {
     cursor: Cursor<'a>,
     prefixes: Prefixes,
     opcode: u8,
+    modrm: ModRm,
     width: Width,
 }
 
@@ -68,6 +69,7 @@ impl<'a> Decoder<'a> {
             cursor,
             prefixes,
             opcode,
+            modrm: ModRm(0),
             width: prefixes.width(opcode),
         })
     }
@@ -77,27 +79,12 @@ impl<'a> Decoder<'a> {
     fn op(&mut self) -> Result<Op> {
         match self.opcode {
             0x0f => self.op_0f(),
-            // ALU operations: rm, reg and reg, rm. The forms on rAX and an immediate have no
-            // memory operand.
-            opcode @ 0x00..=0x3b if opcode & 7 < 4 => self.arithmetic(),
-            0x63 if self.prefixes.long() => self.load(self.movsxd_width(), Extend::Sign),
             0x6c | 0x6d => self.port(Op::Ins),
             0x6e | 0x6f => self.port(Op::Outs),
-            0x80 | 0x81 | 0x83 => self.group_1(),
-            // There is a second encoding of 80h, in 16- and 32-bit modes only.
-            0x82 if !self.prefixes.long() => self.group_1(),
-            0x84 | 0x85 => self
-                .register_form(|register| MemoryOp::Compare(Alu::And, Source::Register(register))),
-            0x86 | 0x87 => self.register_form(MemoryOp::Exchange),
-            0x88 | 0x89 => {
-                self.register_form(|register| MemoryOp::Store(Source::Register(register)))
-            }
-            0x8a | 0x8b => self.load(self.width, Extend::Zero),
             0xa0..=0xa3 => self.direct(),
             0xa4 | 0xa5 => Ok(Op::Movs),
             0xaa | 0xab => Ok(Op::Stos),
             0xac | 0xad => Ok(Op::Lods),
-            0xc6 | 0xc7 => self.immediate_form(0, MemoryOp::Store),
             0xe4 | 0xe5 => {
                 let port = self.cursor.byte()?;
 
@@ -110,8 +97,11 @@ impl<'a> Decoder<'a> {
             }
             0xec | 0xed => self.port(Op::In(None)),
             0xee | 0xef => self.port(Op::Out(None)),
-            0xf6 | 0xf7 => self.group_3(),
-            0xfe | 0xff => self.group_4_5(),
+            opcode if is_memory_opcode(opcode) => {
+                let memory = self.memory()?;
+
+                Ok(Op::Memory(self.memory_op()?, memory))
+            }
             _ => Err(DecodeError::Unknown),
         }
     }
@@ -132,57 +122,29 @@ impl<'a> Decoder<'a> {
             0x32 => Ok(Op::Rdmsr),
             0x33 => Ok(Op::Rdpmc),
             0xa2 => Ok(Op::Cpuid),
-            0xa3 => self.bit(BitOp::Test),
-            0xab => self.bit(BitOp::Set),
-            0xb3 => self.bit(BitOp::Reset),
-            0xbb => self.bit(BitOp::Complement),
-            0xb0 | 0xb1 => self.register_form(MemoryOp::CompareExchange),
-            0xb6 | 0xb7 => self.extend(Extend::Zero),
-            0xbe | 0xbf => self.extend(Extend::Sign),
-            0xba => self.group_8(),
-            0xc0 | 0xc1 => self.register_form(MemoryOp::ExchangeAdd),
-            0xc3 => self.movnti(),
+            opcode if is_memory_opcode_0f(opcode) => {
+                let memory = self.memory()?;
+
+                Ok(Op::Memory(self.memory_op_0f()?, memory))
+            }
             _ => Err(DecodeError::Unknown),
         }
     }
 
-    /// Reads a ModRM byte.
-    #[inline(always)]
-    fn modrm(&mut self) -> Result<ModRm> {
-        Ok(ModRm(self.cursor.byte()?))
-    }
-
-    /// Reads the memory operand that a ModRM byte begins; a register operand is refused.
-    #[inline(always)]
-    fn memory(&mut self, modrm: ModRm) -> Result<Memory> {
-        if modrm.is_register() {
+    /// Reads a ModRM byte and the memory operand that it begins; a register operand is refused.
+    #[inline]
+    fn memory(&mut self) -> Result<Memory> {
+        self.modrm = ModRm(self.cursor.byte()?);
+        if self.modrm.is_register() {
             return Err(DecodeError::Unknown);
         }
-        modrm.memory(&mut self.cursor, &self.prefixes)
+        self.modrm.memory(&mut self.cursor, &self.prefixes)
     }
 
-    /// `op rm, reg` or `op reg, rm` with a memory operand.
+    /// The register that ModRM.reg names.
     #[inline(always)]
-    fn register_form(&mut self, op: impl FnOnce(Register) -> MemoryOp) -> Result<Op> {
-        let modrm = self.modrm()?;
-        let register = modrm.register(&self.prefixes, self.width);
-
-        Ok(Op::Memory(op(register), self.memory(modrm)?))
-    }
-
-    /// `op rm, imm` with a memory operand, where ModRM.reg must be `extension`.
-    #[inline(always)]
-    fn immediate_form(&mut self, extension: u8, op: impl FnOnce(Source) -> MemoryOp) -> Result<Op> {
-        let modrm = self.modrm()?;
-
-        if modrm.extension() != extension {
-            return Err(DecodeError::Unknown);
-        }
-
-        let memory = self.memory(modrm)?;
-        let immediate = self.immediate()?;
-
-        Ok(Op::Memory(op(immediate), memory))
+    fn register(&self) -> Register {
+        self.modrm.register(&self.prefixes, self.width)
     }
 
     /// An immediate of the operand's width, but never more than 32 bits, sign-extended.
@@ -196,28 +158,77 @@ impl<'a> Decoder<'a> {
         Ok(Source::Immediate(self.cursor.signed(width)?))
     }
 
+    /// The one-byte opcodes with a memory operand, which has been read.
+    #[inline(always)]
+    fn memory_op(&mut self) -> Result<MemoryOp> {
+        let extension = self.modrm.extension();
+
+        match self.opcode {
+            0x00..=0x3b => Ok(self.arithmetic()),
+            0x63 if self.prefixes.long() => Ok(self.movsxd()),
+            // There is a second encoding of 80h, in 16- and 32-bit modes only.
+            0x82 if self.prefixes.long() => Err(DecodeError::Unknown),
+            0x80..=0x83 => self.group_1(),
+            0x84 | 0x85 => Ok(MemoryOp::Compare(
+                Alu::And,
+                Source::Register(self.register()),
+            )),
+            0x86 | 0x87 => Ok(MemoryOp::Exchange(self.register())),
+            0x88 | 0x89 => Ok(MemoryOp::Store(Source::Register(self.register()))),
+            0x8a | 0x8b => Ok(self.load(self.width, Extend::Zero)),
+            0xc6 | 0xc7 if extension == 0 => Ok(MemoryOp::Store(self.immediate()?)),
+            // Group 3; multiplication and division are not handled.
+            0xf6 | 0xf7 => match extension {
+                0 | 1 => Ok(MemoryOp::Compare(Alu::And, self.immediate()?)),
+                2 => Ok(MemoryOp::Unary(Unary::Not)),
+                3 => Ok(MemoryOp::Unary(Unary::Neg)),
+                _ => Err(DecodeError::Unknown),
+            },
+            // Groups 4 and 5; jumps and calls through memory are not handled.
+            0xfe | 0xff => match extension {
+                0 => Ok(MemoryOp::Unary(Unary::Inc)),
+                1 => Ok(MemoryOp::Unary(Unary::Dec)),
+                _ => Err(DecodeError::Unknown),
+            },
+            _ => Err(DecodeError::Unknown),
+        }
+    }
+
+    /// The opcodes after 0Fh with a memory operand, which has been read.
+    #[inline(always)]
+    fn memory_op_0f(&mut self) -> Result<MemoryOp> {
+        match self.opcode {
+            0xa3 => Ok(self.bit(BitOp::Test)),
+            0xab => Ok(self.bit(BitOp::Set)),
+            0xb3 => Ok(self.bit(BitOp::Reset)),
+            0xbb => Ok(self.bit(BitOp::Complement)),
+            0xb0 | 0xb1 => Ok(MemoryOp::CompareExchange(self.register())),
+            0xb6 | 0xb7 => Ok(self.extend(Extend::Zero)),
+            0xbe | 0xbf => Ok(self.extend(Extend::Sign)),
+            0xba => self.group_8(),
+            0xc0 | 0xc1 => Ok(MemoryOp::ExchangeAdd(self.register())),
+            0xc3 => self.movnti(),
+            _ => Err(DecodeError::Unknown),
+        }
+    }
+
     /// A load of `from` bytes to a register of the operand's width.
     #[inline(always)]
-    fn load(&mut self, from: Width, extend: Extend) -> Result<Op> {
-        let modrm = self.modrm()?;
+    fn load(&mut self, from: Width, extend: Extend) -> MemoryOp {
         let to_width = self.width;
-        let to = modrm.register(&self.prefixes, to_width);
-        let memory = self.memory(modrm)?;
+        let to = self.register();
 
         self.width = from;
-        Ok(Op::Memory(
-            MemoryOp::Load {
-                to,
-                to_width,
-                extend,
-            },
-            memory,
-        ))
+        MemoryOp::Load {
+            to,
+            to_width,
+            extend,
+        }
     }
 
     /// MOVZX and MOVSX: the lowest bit of the opcode is the width of the source.
     #[inline(always)]
-    fn extend(&mut self, extend: Extend) -> Result<Op> {
+    fn extend(&mut self, extend: Extend) -> MemoryOp {
         let from = if self.opcode & 1 == 0 {
             Width::B1
         } else {
@@ -228,13 +239,15 @@ impl<'a> Decoder<'a> {
         self.load(from, extend)
     }
 
-    /// Width of the source of MOVSXD: 32 bits, or fewer if the destination has fewer.
+    /// MOVSXD: from 32 bits, or fewer if the destination has fewer.
     #[inline(always)]
-    const fn movsxd_width(&self) -> Width {
-        match self.width {
+    fn movsxd(&mut self) -> MemoryOp {
+        let from = match self.width {
             Width::B8 => Width::B4,
             width => width,
-        }
+        };
+
+        self.load(from, Extend::Sign)
     }
 
     /// MOV between rAX and the address in the instruction.
@@ -243,7 +256,7 @@ impl<'a> Decoder<'a> {
         let displacement = self.cursor.number(self.prefixes.address_size())?;
         let memory = Memory {
             segment: self.prefixes.segment(Segment::Ds),
-            base: super::Base::None,
+            base: Base::None,
             index: None,
             scale: 0,
             displacement,
@@ -286,73 +299,46 @@ impl<'a> Decoder<'a> {
     }
 
     /// 00h to 3Bh: ADD, OR, ADC, SBB, AND, SUB, XOR, CMP.
-    fn arithmetic(&mut self) -> Result<Op> {
+    #[inline(always)]
+    fn arithmetic(&self) -> MemoryOp {
         let (alu, compare) = Self::alu(self.opcode >> 3);
         let to_register = self.opcode & 2 != 0;
+        let register = self.register();
 
-        self.register_form(|register| match (to_register, compare) {
+        match (to_register, compare) {
             (false, false) => MemoryOp::Modify(alu, Source::Register(register)),
             (false, true) => MemoryOp::Compare(alu, Source::Register(register)),
             (true, false) => MemoryOp::Combine(alu, register),
             (true, true) => MemoryOp::CompareRegister(alu, register),
-        })
+        }
     }
 
     /// 80h to 83h: the same with an immediate.
-    fn group_1(&mut self) -> Result<Op> {
-        let modrm = self.modrm()?;
-        let (alu, compare) = Self::alu(modrm.extension());
-        let memory = self.memory(modrm)?;
+    #[inline(always)]
+    fn group_1(&mut self) -> Result<MemoryOp> {
+        let (alu, compare) = Self::alu(self.modrm.extension());
         let source = if self.opcode == 0x83 {
             Source::Immediate(self.cursor.signed(Width::B1)?)
         } else {
             self.immediate()?
         };
-        let op = if compare {
+
+        Ok(if compare {
             MemoryOp::Compare(alu, source)
         } else {
             MemoryOp::Modify(alu, source)
-        };
-
-        Ok(Op::Memory(op, memory))
-    }
-
-    /// F6h and F7h: TEST, NOT, NEG. Multiplication and division are not handled.
-    fn group_3(&mut self) -> Result<Op> {
-        let modrm = self.modrm()?;
-        let memory = self.memory(modrm)?;
-        let op = match modrm.extension() {
-            0 | 1 => MemoryOp::Compare(Alu::And, self.immediate()?),
-            2 => MemoryOp::Unary(Unary::Not),
-            3 => MemoryOp::Unary(Unary::Neg),
-            _ => return Err(DecodeError::Unknown),
-        };
-
-        Ok(Op::Memory(op, memory))
-    }
-
-    /// FEh and FFh: INC, DEC.
-    fn group_4_5(&mut self) -> Result<Op> {
-        let modrm = self.modrm()?;
-        let memory = self.memory(modrm)?;
-        let op = match modrm.extension() {
-            0 => Unary::Inc,
-            1 => Unary::Dec,
-            _ => return Err(DecodeError::Unknown),
-        };
-
-        Ok(Op::Memory(MemoryOp::Unary(op), memory))
+        })
     }
 
     /// 0Fh 01h: the whole ModRM byte is the opcode.
     fn group_7(&mut self) -> Result<Op> {
-        let modrm = self.modrm()?;
+        let modrm = self.cursor.byte()?;
 
-        // With REP some of these are other instructions: VMGEXIT is REP VMMCALL.
+        // With a prefix some of these are other instructions: VMGEXIT is REP VMMCALL.
         if self.prefixes.rep || self.prefixes.repne || self.prefixes.operand {
             return Err(DecodeError::Unknown);
         }
-        match modrm.0 {
+        match modrm {
             0xc8 | 0xfa => Ok(Op::Monitor),
             0xc9 | 0xfb => Ok(Op::Mwait),
             0xd9 => Ok(Op::Vmmcall),
@@ -362,9 +348,9 @@ impl<'a> Decoder<'a> {
     }
 
     /// 0Fh BAh: BT, BTS, BTR, BTC with an immediate.
-    fn group_8(&mut self) -> Result<Op> {
-        let modrm = self.modrm()?;
-        let op = match modrm.extension() {
+    #[inline(always)]
+    fn group_8(&mut self) -> Result<MemoryOp> {
+        let op = match self.modrm.extension() {
             4 => BitOp::Test,
             5 => BitOp::Set,
             6 => BitOp::Reset,
@@ -374,19 +360,20 @@ impl<'a> Decoder<'a> {
 
         self.width = self.prefixes.operand_size();
 
-        let memory = self.memory(modrm)?;
         let source = Source::Immediate(self.cursor.number(Width::B1)?);
 
-        Ok(Op::Memory(MemoryOp::Bit(op, source), memory))
+        Ok(MemoryOp::Bit(op, source))
     }
 
     /// BT, BTS, BTR, BTC with a register.
-    fn bit(&mut self, op: BitOp) -> Result<Op> {
-        self.register_form(|register| MemoryOp::Bit(op, Source::Register(register)))
+    #[inline(always)]
+    fn bit(&self, op: BitOp) -> MemoryOp {
+        MemoryOp::Bit(op, Source::Register(self.register()))
     }
 
     /// MOVNTI, which is a store of a register and has no 16-bit form.
-    fn movnti(&mut self) -> Result<Op> {
+    #[inline(always)]
+    fn movnti(&mut self) -> Result<MemoryOp> {
         if self.prefixes.operand || self.prefixes.rep || self.prefixes.repne {
             return Err(DecodeError::Unknown);
         }
@@ -395,13 +382,13 @@ impl<'a> Decoder<'a> {
         } else {
             Width::B4
         };
-        self.register_form(|register| MemoryOp::Store(Source::Register(register)))
+        Ok(MemoryOp::Store(Source::Register(self.register())))
     }
 
     /// 0Fh 21h and 23h: MOV from and to debug registers. ModRM.mod is ignored: the operand is
     /// always a register.
     fn debug_register(&mut self) -> Result<Op> {
-        let modrm = self.modrm()?;
+        let modrm = ModRm(self.cursor.byte()?);
         let debug = modrm.reg(&self.prefixes);
         let gpr = Gpr::new(modrm.rm(&self.prefixes));
 
@@ -414,4 +401,37 @@ impl<'a> Decoder<'a> {
             Op::WriteDr(debug, gpr)
         })
     }
+}
+
+/// True for one-byte opcodes with ModRM whose memory operand is handled. VEX, EVEX and XOP prefixes
+/// (C4h, C5h, 62h, 8Fh) are not: their instructions do not belong on MMIO.
+#[inline(always)]
+const fn is_memory_opcode(opcode: u8) -> bool {
+    match opcode {
+        // The other forms work on rAX and an immediate.
+        0x00..=0x3b => opcode & 7 < 4,
+        0x63 | 0x80..=0x8b | 0xc6 | 0xc7 | 0xf6 | 0xf7 | 0xfe | 0xff => true,
+        _ => false,
+    }
+}
+
+/// The same for opcodes after 0Fh.
+#[inline(always)]
+const fn is_memory_opcode_0f(opcode: u8) -> bool {
+    matches!(
+        opcode,
+        0xa3 | 0xab
+            | 0xb0
+            | 0xb1
+            | 0xb3
+            | 0xb6
+            | 0xb7
+            | 0xba
+            | 0xbb
+            | 0xbe
+            | 0xbf
+            | 0xc0
+            | 0xc1
+            | 0xc3
+    )
 }
