@@ -7,8 +7,21 @@
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
+mod ap;
+mod atomic;
+mod clock;
+mod dev;
+mod exit;
+mod ghcb;
+#[cfg(test)]
+mod mock;
+mod msr_protocol;
+mod nmi;
 mod options;
 mod platform;
+mod ram;
+mod stats;
+mod vcpu;
 mod vm;
 
 pub use options::{Apic, Intercept, OptionError, Options, MAX_VCPUS};

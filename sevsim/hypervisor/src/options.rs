@@ -90,7 +90,11 @@ impl fmt::Display for OptionError<'_> {
                 "unknown option `{key}`; known are mem, vcpus, cbit, ghcb, apic, intercept, \
                  reduction and monitor"
             ),
-            Self::BadValue { key, value, expected } => {
+            Self::BadValue {
+                key,
+                value,
+                expected,
+            } => {
                 write!(f, "option {key}={value}: expected {expected}")
             }
         }
@@ -106,7 +110,11 @@ impl Options {
             options
                 .set(key, value)
                 .ok_or(OptionError::UnknownKey(key))?
-                .map_err(|expected| OptionError::BadValue { key, value, expected })?;
+                .map_err(|expected| OptionError::BadValue {
+                    key,
+                    value,
+                    expected,
+                })?;
         }
         Ok(options)
     }
@@ -123,7 +131,9 @@ impl Options {
             "cbit" => number(value, 39, 51)
                 .map(|n| self.cbit = n as u8)
                 .ok_or("a bit position from 39 to 51"),
-            "ghcb" => number(value, 1, 2).map(|n| self.ghcb = n as u16).ok_or("1 or 2"),
+            "ghcb" => number(value, 1, 2)
+                .map(|n| self.ghcb = n as u16)
+                .ok_or("1 or 2"),
             "apic" => match value {
                 "xapic" => Some(Apic::Xapic),
                 "x2apic" => Some(Apic::X2apic),
@@ -195,8 +205,20 @@ mod tests {
         assert_eq!(Options::parse("mem"), Err(OptionError::NotKeyValue("mem")));
         assert_eq!(Options::parse("mum=5"), Err(OptionError::UnknownKey("mum")));
         for bad in [
-            "mem=63", "mem=x", "mem=", "vcpus=0", "vcpus=9", "cbit=38", "cbit=52", "ghcb=0",
-            "ghcb=3", "apic=x3apic", "intercept=some", "reduction=64", "monitor=1", "mem=-64",
+            "mem=63",
+            "mem=x",
+            "mem=",
+            "vcpus=0",
+            "vcpus=9",
+            "cbit=38",
+            "cbit=52",
+            "ghcb=0",
+            "ghcb=3",
+            "apic=x3apic",
+            "intercept=some",
+            "reduction=64",
+            "monitor=1",
+            "mem=-64",
         ] {
             assert!(
                 matches!(Options::parse(bad), Err(OptionError::BadValue { .. })),

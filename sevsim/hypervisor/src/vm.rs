@@ -3,8 +3,17 @@
 
 use core::fmt;
 
-use crate::options::Options;
+use crate::ap::{Hold, Wake};
+use crate::atomic::Word;
+use crate::clock::Clock;
+use crate::dev::cmos::Cmos;
+use crate::dev::fw_cfg::FwCfg;
+use crate::ghcb::Ghcb;
+use crate::msr_protocol;
+use crate::options::{Options, MAX_VCPUS};
 use crate::platform::Platform;
+use crate::ram::Ram;
+use crate::vcpu::Vcpu;
 
 /// What a vCPU does after the hypervisor handled its VMGEXIT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,16 +71,41 @@ impl fmt::Display for SetupError {
     }
 }
 
+/// How many complaints about one vCPU's requests are logged: a guest must not flood the log.
+const MAX_COMPLAINTS: u64 = 16;
+
 /// One VM.
 pub struct Vm<P: Platform> {
     platform: P,
     options: Options,
+    ram: Ram,
+    clock: Clock,
+    ap_jump_table: Word,
+    vcpus: [Vcpu; MAX_VCPUS],
+    cmos: Cmos,
+    fw_cfg: FwCfg,
 }
 
 impl<P: Platform> Vm<P> {
     /// Sets a VM up: filters what the firmware will read of the machine.
     pub fn new(platform: P, options: Options) -> Result<Self, SetupError> {
-        Ok(Self { platform, options })
+        let vcpus = platform.vcpus();
+        if vcpus == 0 || vcpus > MAX_VCPUS {
+            return Err(SetupError::BadVcpus);
+        }
+        let (low, high) = platform.guest_ram();
+        let fw_cfg = FwCfg::new(&platform, low, high, vcpus)?;
+        let ram = fw_cfg.ram();
+        Ok(Self {
+            clock: Clock::start(&platform),
+            platform,
+            options,
+            ram,
+            ap_jump_table: Word::default(),
+            vcpus: core::array::from_fn(Vcpu::new),
+            cmos: Cmos::new(ram, vcpus),
+            fw_cfg,
+        })
     }
 
     /// The machine below.
@@ -86,47 +120,131 @@ impl<P: Platform> Vm<P> {
 
     /// What the GHCB MSR holds when a vCPU starts (GHCB specification 2.3.1: SEV_INFO response).
     pub fn ghcb_msr_at_reset(&self) -> u64 {
-        0
+        msr_protocol::sev_info(self.options.ghcb, self.options.cbit)
     }
 
     /// Handles one VMGEXIT. `cr4` is what the guest's last CR4 write trap reported.
     ///
     /// Returns the new value of the GHCB MSR and what to do.
     pub fn vmgexit(&self, vcpu: usize, ghcb_msr: u64, cr4: u64) -> (u64, Next) {
-        let _ = (vcpu, cr4);
-        (ghcb_msr, Next::Resume)
+        let vcpu = &self.vcpus[vcpu];
+        if ghcb_msr & msr_protocol::INFO_MASK == 0 {
+            (ghcb_msr, self.nae_event(vcpu, ghcb_msr, cr4))
+        } else {
+            self.msr_request(vcpu, ghcb_msr, cr4)
+        }
     }
 
     /// Whether a vCPU may start running from its VMSA: the first one at once, APs once their first
-    /// SIPI has come. Ask again after each kick.
+    /// SIPI has come. Ask on the vCPU's own CPU, and again after each kick.
     pub fn may_start(&self, vcpu: usize) -> bool {
-        vcpu == 0
+        let vcpu = &self.vcpus[vcpu];
+        let (started, first) = vcpu.ap.lock().may_start();
+        if first {
+            self.apic_init(vcpu);
+        }
+        started
     }
 
-    /// Ends an AP reset hold: the GHCB MSR value to resume with, or `None` to sleep on.
-    pub fn release(&self, vcpu: usize) -> Option<u64> {
-        let _ = vcpu;
-        None
+    /// Ends an AP reset hold: the GHCB MSR value to resume with, or `None` to sleep on. Ask on the
+    /// vCPU's own CPU. `ghcb_msr` is what [`vmgexit`](Self::vmgexit) gave with [`Next::Hold`].
+    pub fn release(&self, vcpu: usize, ghcb_msr: u64) -> Option<u64> {
+        let vcpu = &self.vcpus[vcpu];
+        let (hold, wake) = vcpu.ap.lock().release(vcpu.nmi.ready())?;
+        let sipi = wake == Wake::Sipi;
+        if sipi {
+            self.apic_init(vcpu);
+        }
+        Some(match hold {
+            Hold::Nae(gpa) => {
+                if sipi {
+                    Ghcb::amend(&self.platform, gpa, 1);
+                }
+                ghcb_msr
+            }
+            Hold::Msr => msr_protocol::ap_reset_hold_response(sipi),
+        })
     }
 
     /// A physical NMI that is not a kick reached the CPU of this vCPU.
     pub fn nmi_arrived(&self, vcpu: usize) {
-        let _ = vcpu;
+        self.vcpus[vcpu].nmi.arrive();
     }
 
     /// Whether an NMI waits and the guest's NMI window is open.
     pub fn nmi_ready(&self, vcpu: usize) -> bool {
-        let _ = vcpu;
-        false
+        self.vcpus[vcpu].nmi.ready()
     }
 
     /// Takes an NMI to inject at the next VMRUN. `true` closes the guest's NMI window until
     /// NMI_COMPLETE, so ask only when the VMCB can carry the event.
     pub fn take_nmi(&self, vcpu: usize) -> bool {
-        let _ = vcpu;
-        false
+        let vcpu = &self.vcpus[vcpu];
+        let taken = vcpu.nmi.take();
+        if taken {
+            vcpu.stats.nmis.add(1);
+        }
+        taken
     }
 
     /// Logs the statistics, one line each.
-    pub fn report(&self) {}
+    pub fn report(&self) {
+        for vcpu in self.vcpus() {
+            let (index, stats) = (vcpu.index, &vcpu.stats);
+            for (name, count) in stats.nonzero() {
+                self.platform.log(format_args!(
+                    "report ghcb-exit vcpu={index} name={name} count={count}"
+                ));
+            }
+            self.platform.log(format_args!(
+                "report ghcb-data vcpu={index} string-io-bytes={} mmio-bytes={} nmis={}",
+                stats.string_bytes.get(),
+                stats.mmio_bytes.get(),
+                stats.nmis.get(),
+            ));
+        }
+    }
+
+    pub(crate) fn ram(&self) -> &Ram {
+        &self.ram
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    pub(crate) fn cmos(&self) -> &Cmos {
+        &self.cmos
+    }
+
+    pub(crate) fn fw_cfg(&self) -> &FwCfg {
+        &self.fw_cfg
+    }
+
+    pub(crate) fn ap_jump_table(&self) -> &Word {
+        &self.ap_jump_table
+    }
+
+    /// The vCPUs that exist.
+    pub(crate) fn vcpus(&self) -> &[Vcpu] {
+        &self.vcpus[..self.platform.vcpus()]
+    }
+
+    #[cfg(test)]
+    pub(crate) fn vcpu(&self, index: usize) -> &Vcpu {
+        &self.vcpus[index]
+    }
+
+    /// Logs what is wrong with a guest's request.
+    pub(crate) fn complain(&self, vcpu: &Vcpu, what: fmt::Arguments<'_>) {
+        let count = vcpu.complaints.get();
+        if count < MAX_COMPLAINTS {
+            vcpu.complaints.set(count + 1);
+            self.platform
+                .log(format_args!("vcpu {}: {what}", vcpu.index));
+        }
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The ACPI PM1a control register of the ICH9: how the guest powers off (ACPI 6.5, 4.8.3.2.1).
+
+use crate::platform::Platform;
+use crate::vm::Stop;
+
+/// PM1_CNT's offset from PMBASE.
+const PM1_CNT: u16 = 4;
+/// Sleep enable.
+const SLP_EN: u32 = 1 << 13;
+/// Sleep type that q35's DSDT gives for \_S5 (soft off).
+const SLP_TYP_S5: u32 = 0;
+/// The same for \_S4 (hibernation), which powers off as well.
+const SLP_TYP_S4: u32 = 2;
+
+/// Configuration mechanism 1's ports.
+const PCI_ADDRESS: u16 = 0xcf8;
+const PCI_DATA: u16 = 0xcfc;
+/// Address of PMBASE: device 31, function 0, register 0x40.
+const LPC_PMBASE: u32 = 0x8000_f840;
+
+/// Whether a port write puts the machine to sleep for good.
+pub fn sleep_request<P: Platform>(platform: &P, port: u16, size: u8, value: u32) -> Option<Stop> {
+    // PMBASE is a multiple of 128: most writes are out of question without looking at it.
+    if size < 2 || value & SLP_EN == 0 || port & 0x7f != PM1_CNT {
+        return None;
+    }
+    if !matches!((value >> 10) & 7, SLP_TYP_S5 | SLP_TYP_S4) {
+        return None;
+    }
+    (pm_base(platform) == Some(port - PM1_CNT)).then_some(Stop::PowerOff)
+}
+
+/// Where the firmware put the power management registers.
+fn pm_base<P: Platform>(platform: &P) -> Option<u16> {
+    // The guest may be in the middle of a configuration access of its own.
+    let saved = platform.port_in(PCI_ADDRESS, 4);
+    platform.port_out(PCI_ADDRESS, 4, LPC_PMBASE);
+    let value = platform.port_in(PCI_DATA, 4);
+    platform.port_out(PCI_ADDRESS, 4, saved);
+    // Bit 0 says that this is an I/O range.
+    (value & 1 != 0).then_some((value & 0xff80) as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mock::Mock;
+
+    #[test]
+    fn only_s5_at_pmbase_powers_off() {
+        let mock = Mock::new(1);
+        mock.ports.lock().unwrap().insert(PCI_DATA, 0x601);
+        mock.ports.lock().unwrap().insert(PCI_ADDRESS, 0x8000_1234);
+        for (port, size, value, off) in [
+            (0x604, 2, 0x2000, true),
+            (0x604, 4, 0x2001, true),
+            (0x604, 2, 0x2800, true),
+            (0x604, 2, 0x2400, false),
+            (0x604, 2, 0x0001, false),
+            (0x604, 1, 0x2000, false),
+            (0x684, 2, 0x2000, false),
+            (0x600, 2, 0x2000, false),
+        ] {
+            let got = sleep_request(&mock, port, size, value);
+            assert_eq!(got.is_some(), off, "{port:#x} {value:#x}");
+        }
+        assert_eq!(
+            mock.ports.lock().unwrap()[&PCI_ADDRESS],
+            0x8000_1234,
+            "restored"
+        );
+    }
+
+    #[test]
+    fn no_power_management_no_power_off() {
+        let mock = Mock::new(1);
+        mock.ports.lock().unwrap().insert(PCI_DATA, 0x600);
+        assert_eq!(sleep_request(&mock, 0x604, 2, 0x2000), None);
+    }
+}

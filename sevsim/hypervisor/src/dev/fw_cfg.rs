@@ -1,0 +1,514 @@
+// SPDX-License-Identifier: GPL-2.0
+//! fw_cfg, the channel by which QEMU configures firmware (docs/specs/fw_cfg.rst of QEMU).
+//!
+//! Most of it is QEMU's. An overlay replaces what concerns the kernel to boot - QEMU's items hold
+//! sevsim itself - and the memory and CPUs of the guest, so that the firmware finds no memory of
+//! the host and puts no PCI window over it.
+
+use spin::Mutex;
+
+use crate::platform::{Blob, NotRam, Platform};
+use crate::ram::{Ram, FOUR_GIB};
+use crate::vm::SetupError;
+
+/// Selector register, 16 bits.
+pub const SELECTOR: u16 = 0x510;
+/// Data register, 8 bits.
+pub const DATA: u16 = 0x511;
+/// DMA address, upper half, big endian.
+pub const DMA_HIGH: u16 = 0x514;
+/// DMA address, lower half, big endian; the write starts the transfer.
+const DMA_LOW: u16 = 0x518;
+/// Last port of the DMA address register.
+pub const DMA_LAST: u16 = 0x51b;
+
+mod key {
+    pub const SIGNATURE: u16 = 0x00;
+    pub const RAM_SIZE: u16 = 0x03;
+    pub const NB_CPUS: u16 = 0x05;
+    pub const KERNEL_ADDR: u16 = 0x07;
+    pub const KERNEL_SIZE: u16 = 0x08;
+    pub const INITRD_ADDR: u16 = 0x0a;
+    pub const INITRD_SIZE: u16 = 0x0b;
+    pub const KERNEL_ENTRY: u16 = 0x10;
+    pub const KERNEL_DATA: u16 = 0x11;
+    pub const INITRD_DATA: u16 = 0x12;
+    pub const CMDLINE_ADDR: u16 = 0x13;
+    pub const CMDLINE_SIZE: u16 = 0x14;
+    pub const CMDLINE_DATA: u16 = 0x15;
+    pub const SETUP_ADDR: u16 = 0x16;
+    pub const SETUP_SIZE: u16 = 0x17;
+    pub const SETUP_DATA: u16 = 0x18;
+    pub const FILE_DIR: u16 = 0x19;
+    /// First file.
+    pub const FILE_FIRST: u16 = 0x20;
+    /// Only tells that writing is meant; QEMU takes it off too.
+    pub const WRITE_CHANNEL: u16 = 0x4000;
+}
+
+/// FWCfgDmaAccess.control.
+mod control {
+    pub const ERROR: u32 = 1;
+    pub const READ: u32 = 2;
+    pub const SKIP: u32 = 4;
+    pub const SELECT: u32 = 8;
+    pub const WRITE: u32 = 16;
+}
+
+/// Addresses at which QEMU would put setup, command line and kernel. The EFI stub does not care.
+const SETUP_AT: u32 = 0x1_0000;
+const CMDLINE_AT: u32 = 0x2_0000;
+const KERNEL_AT: u32 = 0x10_0000;
+
+/// A directory entry: size, key, reserved (big endian), name.
+const ENTRY: usize = 64;
+/// Most files that the overlay can list.
+const MAX_FILES: usize = 96;
+/// A memory range: base, length, type (little endian).
+const RANGE: usize = 20;
+/// Most memory ranges.
+const MAX_RANGES: usize = 32;
+/// Type of a memory range that is RAM.
+const E820_RAM: u32 = 1;
+
+/// The end of memory that could be plugged in: the 64-bit PCI window starts above it.
+const RESERVED_END: &[u8] = b"etc/reserved-memory-end";
+
+/// A buffer of known capacity.
+struct Table<const N: usize> {
+    bytes: [u8; N],
+    len: usize,
+}
+
+impl<const N: usize> Table<N> {
+    const fn new() -> Self {
+        Self {
+            bytes: [0; N],
+            len: 0,
+        }
+    }
+
+    fn push(&mut self, bytes: &[u8]) -> Result<(), SetupError> {
+        let end = self.len + bytes.len();
+        let room = self
+            .bytes
+            .get_mut(self.len..end)
+            .ok_or(SetupError::FwCfgTooLarge)?;
+        room.copy_from_slice(bytes);
+        self.len = end;
+        Ok(())
+    }
+
+    fn get(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+/// An item of the overlay: a few bytes or a slice, and zeroes behind.
+#[derive(Clone, Copy)]
+struct Item<'a> {
+    inline: [u8; 8],
+    inline_len: usize,
+    slice: &'a [u8],
+}
+
+impl<'a> Item<'a> {
+    fn inline(bytes: &[u8]) -> Self {
+        let mut inline = [0; 8];
+        inline[..bytes.len()].copy_from_slice(bytes);
+        Self {
+            inline,
+            inline_len: bytes.len(),
+            slice: &[],
+        }
+    }
+
+    fn slice(slice: &'a [u8]) -> Self {
+        Self {
+            inline: [0; 8],
+            inline_len: 0,
+            slice,
+        }
+    }
+
+    fn u32(value: usize) -> Self {
+        Self::inline(&(value as u32).to_le_bytes())
+    }
+
+    /// What follows at an offset; empty behind the end, where zeroes are read.
+    fn at(&self, offset: usize) -> &[u8] {
+        let bytes = if self.slice.is_empty() {
+            &self.inline[..self.inline_len]
+        } else {
+            self.slice
+        };
+        bytes.get(offset..).unwrap_or(&[])
+    }
+}
+
+/// What is selected.
+#[derive(Default)]
+struct Selected {
+    key: u16,
+    offset: usize,
+    /// Whether the overlay answers for this key.
+    overlaid: bool,
+    /// The upper half of the DMA address, as written (big endian).
+    dma_high: u32,
+}
+
+/// fw_cfg as the guest sees it.
+pub struct FwCfg {
+    directory: Table<{ 4 + ENTRY * MAX_FILES }>,
+    e820: Table<{ RANGE * MAX_RANGES }>,
+    e820_key: u16,
+    reserved_end: u64,
+    reserved_end_key: u16,
+    ram: Ram,
+    vcpus: usize,
+    /// Bytes of the kernel image before the protected-mode part.
+    setup_len: usize,
+    selected: Mutex<Selected>,
+}
+
+impl FwCfg {
+    /// Reads what the physical device says and prepares the overlay. Also gives the end of the
+    /// host's memory.
+    pub fn new<P: Platform>(
+        platform: &P,
+        low: u64,
+        high: u64,
+        vcpus: usize,
+    ) -> Result<Self, SetupError> {
+        let mut signature = [0; 4];
+        select(platform, key::SIGNATURE);
+        read_physical(platform, &mut signature);
+        if &signature != b"QEMU" {
+            return Err(SetupError::NoFwCfg);
+        }
+
+        let mut fw_cfg = Self {
+            directory: Table::new(),
+            e820: Table::new(),
+            e820_key: 0,
+            reserved_end: 0,
+            reserved_end_key: 0,
+            ram: Ram {
+                low,
+                high,
+                host_end: FOUR_GIB + high,
+            },
+            vcpus,
+            setup_len: setup_len(platform)?,
+            selected: Mutex::default(),
+        };
+        fw_cfg.read_directory(platform)?;
+        fw_cfg.read_e820(platform)?;
+        fw_cfg.finish_directory()?;
+        Ok(fw_cfg)
+    }
+
+    /// The guest's RAM and the end of the host's.
+    pub fn ram(&self) -> Ram {
+        self.ram
+    }
+
+    fn read_directory<P: Platform>(&mut self, platform: &P) -> Result<(), SetupError> {
+        let mut count = [0; 4];
+        select(platform, key::FILE_DIR);
+        read_physical(platform, &mut count);
+        self.directory.push(&count)?;
+        let mut next_key = key::FILE_FIRST;
+        for _ in 0..u32::from_be_bytes(count) {
+            let mut entry = [0; ENTRY];
+            read_physical(platform, &mut entry);
+            let key = u16::from_be_bytes([entry[4], entry[5]]);
+            next_key = next_key.max(key + 1);
+            match name(&entry) {
+                b"etc/e820" => self.e820_key = key,
+                RESERVED_END => {
+                    self.reserved_end_key = key;
+                    entry[..4].copy_from_slice(&8_u32.to_be_bytes());
+                }
+                _ => {}
+            }
+            self.directory.push(&entry)?;
+        }
+        if self.reserved_end_key == 0 {
+            self.reserved_end_key = next_key;
+            let mut entry = [0; ENTRY];
+            entry[..4].copy_from_slice(&8_u32.to_be_bytes());
+            entry[4..6].copy_from_slice(&next_key.to_be_bytes());
+            entry[8..8 + RESERVED_END.len()].copy_from_slice(RESERVED_END);
+            self.directory.push(&entry)?;
+        }
+        Ok(())
+    }
+
+    /// Replaces RAM by the guest's and keeps the other ranges.
+    fn read_e820<P: Platform>(&mut self, platform: &P) -> Result<(), SetupError> {
+        let old = self.directory.get()[4..]
+            .chunks_exact(ENTRY)
+            .find(|entry| self.e820_key != 0 && name(entry) == b"etc/e820")
+            .map_or(0, |entry| {
+                u32::from_be_bytes([entry[0], entry[1], entry[2], entry[3]])
+            });
+
+        self.e820.push(&range(0, self.ram.low))?;
+        if self.ram.high != 0 {
+            self.e820.push(&range(FOUR_GIB, self.ram.high))?;
+        }
+        select(platform, self.e820_key);
+        for _ in 0..old as usize / RANGE {
+            let mut entry = [0; RANGE];
+            read_physical(platform, &mut entry);
+            let quad = |at: usize| {
+                let mut bytes = [0; 8];
+                bytes.copy_from_slice(&entry[at..at + 8]);
+                u64::from_le_bytes(bytes)
+            };
+            if entry[16..] == E820_RAM.to_le_bytes() {
+                self.ram.host_end = self.ram.host_end.max(quad(0).saturating_add(quad(8)));
+            } else {
+                self.e820.push(&entry)?;
+            }
+        }
+        self.reserved_end = self.ram.host_end;
+        Ok(())
+    }
+
+    /// Puts the new sizes into the directory.
+    fn finish_directory(&mut self) -> Result<(), SetupError> {
+        let count = (self.directory.len - 4) / ENTRY;
+        self.directory.bytes[..4].copy_from_slice(&(count as u32).to_be_bytes());
+        let e820_size = (self.e820.len as u32).to_be_bytes();
+        for entry in self.directory.bytes[4..4 + count * ENTRY].chunks_exact_mut(ENTRY) {
+            if name(entry) == b"etc/e820" {
+                entry[..4].copy_from_slice(&e820_size);
+            }
+        }
+        Ok(())
+    }
+
+    /// The overlay's item for a key, or `None` if QEMU's device answers.
+    fn item<'a, P: Platform>(&'a self, platform: &'a P, key: u16) -> Option<Item<'a>> {
+        let blob = |blob| platform.blob(blob).unwrap_or(&[]);
+        let (kernel, initrd) = (blob(Blob::Kernel), blob(Blob::Initrd));
+        let cmdline = blob(Blob::CommandLine);
+        // With no kernel there is nothing to boot and so no command line.
+        let cmdline_size = if kernel.is_empty() {
+            0
+        } else {
+            cmdline.len() + 1
+        };
+        let (setup, protected) = kernel.split_at(self.setup_len);
+        Some(match key & !key::WRITE_CHANNEL {
+            key::RAM_SIZE => Item::inline(&(self.ram.low + self.ram.high).to_le_bytes()),
+            key::NB_CPUS => Item::inline(&(self.vcpus as u16).to_le_bytes()),
+            key::KERNEL_ADDR => Item::u32(KERNEL_AT as usize),
+            key::KERNEL_SIZE => Item::u32(protected.len()),
+            key::KERNEL_DATA => Item::slice(protected),
+            key::KERNEL_ENTRY => Item::slice(&[]),
+            // As high as possible in low memory.
+            key::INITRD_ADDR => {
+                let end = self.ram.low as usize - 1;
+                Item::u32(end.saturating_sub(initrd.len()) & !0xfff)
+            }
+            key::INITRD_SIZE => Item::u32(initrd.len()),
+            key::INITRD_DATA => Item::slice(initrd),
+            key::CMDLINE_ADDR => Item::u32(CMDLINE_AT as usize),
+            key::CMDLINE_SIZE => Item::u32(cmdline_size),
+            // Its terminating NUL is the first of the zeroes behind.
+            key::CMDLINE_DATA => Item::slice(cmdline),
+            key::SETUP_ADDR => Item::u32(SETUP_AT as usize),
+            key::SETUP_SIZE => Item::u32(setup.len()),
+            key::SETUP_DATA => Item::slice(setup),
+            key::FILE_DIR => Item::slice(self.directory.get()),
+            key if key == self.e820_key && key != 0 => Item::slice(self.e820.get()),
+            key if key == self.reserved_end_key => Item::inline(&self.reserved_end.to_le_bytes()),
+            _ => return None,
+        })
+    }
+
+    fn select<P: Platform>(&self, platform: &P, selected: &mut Selected, key: u16) {
+        selected.key = key;
+        selected.offset = 0;
+        selected.overlaid = self.item(platform, key).is_some();
+    }
+
+    /// Fills a buffer from the data register. `false` if QEMU's device is to be asked.
+    pub fn read_string<P: Platform>(&self, platform: &P, buf: &mut [u8]) -> bool {
+        let mut selected = self.selected.lock();
+        if !selected.overlaid {
+            return false;
+        }
+        let Some(item) = self.item(platform, selected.key) else {
+            return false;
+        };
+        let rest = item.at(selected.offset);
+        let len = rest.len().min(buf.len());
+        buf[..len].copy_from_slice(&rest[..len]);
+        buf[len..].fill(0);
+        selected.offset += buf.len();
+        true
+    }
+
+    /// IN of selector or data register; a byte of either is data.
+    pub fn read<P: Platform>(&self, platform: &P, port: u16, size: u8) -> u32 {
+        let mut byte = [0];
+        if size == 1 && self.read_string(platform, &mut byte) {
+            return byte[0].into();
+        }
+        platform.port_in(port, size)
+    }
+
+    /// OUT to any of the registers.
+    pub fn write<P: Platform>(&self, platform: &P, ram: &Ram, port: u16, size: u8, value: u32) {
+        let mut selected = self.selected.lock();
+        match (port, size) {
+            (SELECTOR, 2) => {
+                self.select(platform, &mut selected, value as u16);
+                if !selected.overlaid {
+                    platform.port_out(port, size, value);
+                }
+            }
+            (DMA_HIGH, 4) => selected.dma_high = value,
+            (DMA_LOW, 4) => {
+                let high = core::mem::take(&mut selected.dma_high);
+                let gpa = (u64::from(high.swap_bytes()) << 32) | u64::from(value.swap_bytes());
+                if self.dma(platform, ram, &mut selected, gpa) == Dma::Forward {
+                    platform.port_out(DMA_HIGH, 4, high);
+                    platform.port_out(DMA_LOW, 4, value);
+                }
+            }
+            // Nothing that QEMU would react to.
+            _ => {}
+        }
+    }
+
+    /// Carries out a FWCfgDmaAccess, or finds that QEMU is to do it.
+    fn dma<P: Platform>(&self, platform: &P, ram: &Ram, selected: &mut Selected, gpa: u64) -> Dma {
+        let mut access = [0; 16];
+        if !ram.contains(gpa, 16) || platform.read_shared(gpa, &mut access).is_err() {
+            return Dma::Done;
+        }
+        let word = |at: usize| {
+            u32::from_be_bytes([access[at], access[at + 1], access[at + 2], access[at + 3]])
+        };
+        let (command, len) = (word(0), word(4) as usize);
+        let address = (u64::from(word(8)) << 32) | u64::from(word(12));
+
+        if command & control::SELECT != 0 {
+            self.select(platform, selected, (command >> 16) as u16);
+        }
+        let (read, write) = (command & control::READ != 0, command & control::WRITE != 0);
+        // QEMU's order of precedence: read, write, skip.
+        let copies = read || write;
+        let ok = if copies && len != 0 && !ram.contains(address, len as u64) {
+            // QEMU's device could reach the host's memory.
+            Err(NotRam)
+        } else if !selected.overlaid {
+            return Dma::Forward;
+        } else if read {
+            self.copy_out(platform, selected, address, len)
+        } else if write {
+            // Nothing in the overlay can be written.
+            if len == 0 {
+                Ok(())
+            } else {
+                Err(NotRam)
+            }
+        } else {
+            if command & control::SKIP != 0 {
+                selected.offset = selected.offset.saturating_add(len);
+            }
+            Ok(())
+        };
+        let status = if ok.is_ok() { 0 } else { control::ERROR };
+        // The access structure was just read from there.
+        let _ = platform.write_shared(gpa, &status.to_be_bytes());
+        Dma::Done
+    }
+
+    /// Copies the selected item to the guest, zeroes behind its end.
+    fn copy_out<P: Platform>(
+        &self,
+        platform: &P,
+        selected: &mut Selected,
+        mut gpa: u64,
+        len: usize,
+    ) -> Result<(), NotRam> {
+        const ZEROES: [u8; 256] = [0; 256];
+        let item = self.item(platform, selected.key).ok_or(NotRam)?;
+        let mut left = len;
+        let rest = item.at(selected.offset);
+        let there = rest.len().min(left);
+        platform.write_shared(gpa, &rest[..there])?;
+        gpa += there as u64;
+        left -= there;
+        while left != 0 {
+            let zeroes = left.min(ZEROES.len());
+            platform.write_shared(gpa, &ZEROES[..zeroes])?;
+            gpa += zeroes as u64;
+            left -= zeroes;
+        }
+        selected.offset = selected.offset.saturating_add(len);
+        Ok(())
+    }
+}
+
+/// Who carries out a DMA access.
+#[derive(PartialEq, Eq)]
+enum Dma {
+    Done,
+    Forward,
+}
+
+/// Whether a byte read of this port is a read of data.
+pub fn is_data(port: u16) -> bool {
+    port == DATA || port == SELECTOR
+}
+
+fn select<P: Platform>(platform: &P, key: u16) {
+    platform.port_out(SELECTOR, 2, key.into());
+}
+
+fn read_physical<P: Platform>(platform: &P, buf: &mut [u8]) {
+    buf.fill_with(|| platform.port_in(DATA, 1) as u8);
+}
+
+/// The file name in a directory entry.
+fn name(entry: &[u8]) -> &[u8] {
+    entry[8..].split(|byte| *byte == 0).next().unwrap_or(&[])
+}
+
+/// A range of RAM.
+fn range(base: u64, len: u64) -> [u8; RANGE] {
+    let mut bytes = [0; RANGE];
+    bytes[..8].copy_from_slice(&base.to_le_bytes());
+    bytes[8..16].copy_from_slice(&len.to_le_bytes());
+    bytes[16..].copy_from_slice(&E820_RAM.to_le_bytes());
+    bytes
+}
+
+/// Where the protected-mode part of the kernel begins (Documentation/arch/x86/boot.rst).
+fn setup_len<P: Platform>(platform: &P) -> Result<usize, SetupError> {
+    let Some(kernel) = platform.blob(Blob::Kernel) else {
+        return Ok(0);
+    };
+    if kernel.get(0x202..0x206) != Some(b"HdrS") {
+        return Err(SetupError::BadKernel);
+    }
+    let sectors = match kernel[0x1f1] {
+        0 => 4,
+        sectors => usize::from(sectors),
+    };
+    let len = (sectors + 1) * 512;
+    if len >= kernel.len() {
+        return Err(SetupError::BadKernel);
+    }
+    Ok(len)
+}
+
+#[cfg(test)]
+mod tests;

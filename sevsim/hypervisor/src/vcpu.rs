@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: GPL-2.0
+//! What the hypervisor keeps of each vCPU. Lock order: any one lock at a time.
+
+use spin::Mutex;
+
+use crate::ap::Ap;
+use crate::atomic::{Bool, Word};
+use crate::exit::msr::MsrFile;
+use crate::nmi::Nmi;
+use crate::stats::Stats;
+
+/// DR7 after reset (APM volume 2, 14.1.3).
+const DR7_RESET: u64 = 0x400;
+
+/// One vCPU. On its own cache lines: others only touch it to send an IPI.
+#[repr(align(128))]
+pub struct Vcpu {
+    /// Index and APIC ID.
+    pub index: usize,
+    /// NMI window and pending NMIs.
+    pub nmi: Nmi,
+    /// The local APIC's state that IPIs need.
+    pub apic: ApicShadow,
+    /// What the guest last wrote to DR7 by an exit.
+    pub dr7: Word,
+    /// How many complaints were logged for this vCPU.
+    pub complaints: Word,
+    /// INIT, SIPI and reset hold.
+    pub ap: Mutex<Ap>,
+    /// Counts of exits.
+    pub stats: Stats,
+    /// MSRs that exist only here.
+    pub msrs: Mutex<MsrFile>,
+}
+
+/// The parts of the local APIC that decide where an IPI goes; the rest lives in the physical one.
+#[derive(Default)]
+pub struct ApicShadow {
+    /// ICR, both halves (xAPIC: destination in bits 63:56). Kept apart from the physical ICR, which
+    /// the machine overwrites when it kicks.
+    pub icr: Word,
+    /// Logical destination register.
+    pub ldr: Word,
+    /// Destination format register.
+    pub dfr: Word,
+    /// Whether the APIC is in x2APIC mode.
+    pub x2apic: Bool,
+}
+
+impl Vcpu {
+    /// A vCPU after reset.
+    pub fn new(index: usize) -> Self {
+        let apic = ApicShadow::default();
+        apic.dfr.set(0xffff_ffff);
+        Self {
+            index,
+            nmi: Nmi::default(),
+            apic,
+            dr7: Word::new(DR7_RESET),
+            complaints: Word::default(),
+            ap: Mutex::new(Ap::new(index == 0)),
+            stats: Stats::default(),
+            msrs: Mutex::new(MsrFile::default()),
+        }
+    }
+}
