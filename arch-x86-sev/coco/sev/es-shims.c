@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * C shims of the Rust implementation of the SEV-ES guest support, see
+ * es-shims.h.
+ */
+
+#define pr_fmt(fmt)	"SEV: " fmt
+
+#include <linux/entry-common.h>
+#include <linux/memblock.h>
+#include <linux/mm.h>
+#include <linux/ratelimit.h>
+#include <linux/topology.h>
+#include <linux/uaccess.h>
+
+#include <asm/io.h>
+#include <asm/ptrace.h>
+#include <asm/sev.h>
+
+#include "es-shims.h"
+
+bool noinstr sev_es_shim_in_syscall_gap(struct pt_regs *regs)
+{
+	return ip_within_syscall_gap(regs);
+}
+
+bool noinstr sev_es_shim_ghcbs_initialized(void)
+{
+	return sev_cfg.ghcbs_initialized;
+}
+
+unsigned long noinstr sev_es_shim_pa_nodebug(const void *addr)
+{
+	return __pa_nodebug(addr);
+}
+
+/*
+ * Leave the context of an entry from user mode, but without the work that comes
+ * before the return to user mode.
+ */
+void noinstr sev_es_shim_exit_to_user_mode(void)
+{
+	exit_to_user_mode();
+}
+
+/*
+ * The accessors use __get_user() and __put_user() no matter whether the memory
+ * is the kernel's or the user's: they do not check the address, they only
+ * report that an access failed. The caller decides what may be accessed.
+ *
+ * They must not use string instructions. MOVS to or from MMIO is emulated by
+ * splitting it into a read and a write, one of which raises a nested #VC
+ * exception; a string instruction here would nest without end.
+ */
+int sev_es_shim_get_mem(unsigned long src, unsigned int size, u64 *val)
+{
+	switch (size) {
+	case 1: {
+		u8 d;
+
+		if (__get_user(d, (u8 __user *)src))
+			return -EFAULT;
+		*val = d;
+		return 0;
+	}
+	case 2: {
+		u16 d;
+
+		if (__get_user(d, (u16 __user *)src))
+			return -EFAULT;
+		*val = d;
+		return 0;
+	}
+	case 4: {
+		u32 d;
+
+		if (__get_user(d, (u32 __user *)src))
+			return -EFAULT;
+		*val = d;
+		return 0;
+	}
+	case 8: {
+		u64 d;
+
+		if (__get_user(d, (u64 __user *)src))
+			return -EFAULT;
+		*val = d;
+		return 0;
+	}
+	}
+
+	return -EINVAL;
+}
+
+int sev_es_shim_put_mem(unsigned long dst, unsigned int size, u64 val)
+{
+	switch (size) {
+	case 1:
+		return __put_user((u8)val, (u8 __user *)dst);
+	case 2:
+		return __put_user((u16)val, (u16 __user *)dst);
+	case 4:
+		return __put_user((u32)val, (u32 __user *)dst);
+	case 8:
+		return __put_user(val, (u64 __user *)dst);
+	}
+
+	return -EINVAL;
+}
+
+void sev_es_shim_pagefault_disable(void)
+{
+	pagefault_disable();
+}
+
+void sev_es_shim_pagefault_enable(void)
+{
+	pagefault_enable();
+}
+
+pgd_t *sev_es_shim_current_pgd(unsigned long vaddr)
+{
+	return (pgd_t *)__va(read_cr3_pa()) + pgd_index(vaddr);
+}
+
+void * __init sev_es_shim_alloc(size_t size, int cpu)
+{
+	return memblock_alloc_node(size, PAGE_SIZE, cpu_to_node(cpu));
+}
+
+bool sev_es_shim_ratelimit(void)
+{
+	static DEFINE_RATELIMIT_STATE(rs, DEFAULT_RATELIMIT_INTERVAL, DEFAULT_RATELIMIT_BURST);
+
+	return __ratelimit(&rs);
+}

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The end of an NMI, which the hypervisor cannot see: IRET is not intercepted for SEV-ES guests.
+
+use kernel::{
+    bindings,
+    prelude::*, //
+};
+
+use crate::{
+    guard::GhcbGuard,
+    proto::{ExitCode, Request},
+    vmgexit::vmgexit, //
+};
+
+/// Tells the hypervisor that NMIs may be delivered again (GHCB specification, 4.3: NMI Complete).
+///
+/// The first thing that an NMI handler does. It must not raise #VC, so it is all VMGEXIT.
+///
+/// # Safety
+///
+/// Must be called by the NMI handler of an SEV-ES guest.
+#[export]
+#[link_section = ".noinstr.text"]
+pub(crate) unsafe extern "C" fn __sev_es_nmi_complete() {
+    let Some(guard) = GhcbGuard::take() else {
+        return;
+    };
+    let ghcb = guard.ghcb();
+    // SAFETY: The version was negotiated before the first GHCB was set up, and stays.
+    let version = unsafe { bindings::ghcb_version };
+
+    // The hypervisor's reply has nothing of interest.
+    let _ = Request::new(ghcb).commit(version, ExitCode::NmiComplete as u64, 0, 0);
+    // SAFETY: The request in the GHCB is complete, and this is the address of the GHCB.
+    unsafe { vmgexit(bindings::sev_es_shim_pa_nodebug(ghcb.as_ptr().cast()) as u64) };
+}

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Start of other CPUs through the AP jump table, and the end of a CPU that goes offline.
+//!
+//! The hypervisor cannot change the registers of a vCPU, so a startup IPI cannot make it run at an
+//! address. Instead the vCPU continues where it waits, in firmware or here, and jumps to the address
+//! in the jump table, a page that the firmware provides (GHCB specification, 4.3: AP Jump Table and
+//! AP Reset Hold).
+
+use kernel::{
+    bindings,
+    interrupt::local_interrupt_disable,
+    prelude::*, //
+};
+
+use crate::{
+    guard::GhcbGuard,
+    proto::{
+        ghcb::{Field, Request},
+        ExitCode,
+        Reply, //
+    },
+    vmgexit::vmgexit,
+};
+
+/// Information word 1 of the AP jump table exit: get the address.
+const GET_JUMP_TABLE: u64 = 1;
+
+/// Performs an exit on a GHCB that the caller holds.
+fn exit(guard: &GhcbGuard, code: ExitCode, info_1: u64) -> Reply {
+    let ghcb = guard.ghcb();
+
+    // SAFETY: The version is constant. The request is complete when VMGEXIT is executed with the
+    // address of the GHCB.
+    unsafe {
+        let pending = Request::new(ghcb).commit(bindings::ghcb_version, code as u64, info_1, 0);
+
+        vmgexit(bindings::sev_es_shim_pa_nodebug(ghcb.as_ptr().cast()) as u64);
+        pending.reply()
+    }
+}
+
+/// Address of the AP jump table; 0 if there is none.
+#[link_section = ".init.text"]
+fn jump_table_address() -> u64 {
+    // SAFETY: SEV-SNP keeps the address in the secrets page.
+    unsafe {
+        if bindings::cc_platform_has(bindings::cc_attr_CC_ATTR_GUEST_SEV_SNP) {
+            return bindings::get_snp_jump_table_addr();
+        }
+    }
+
+    let _interrupts = local_interrupt_disable();
+    let Some(guard) = GhcbGuard::take() else {
+        return 0;
+    };
+    let reply = exit(&guard, ExitCode::ApJumpTable, GET_JUMP_TABLE);
+
+    match (reply.get(Field::EXIT_INFO_1), reply.get(Field::EXIT_INFO_2)) {
+        (Some(_), Some(address)) => address,
+        _ => 0,
+    }
+}
+
+/// Writes the kernel's entry for other CPUs to the AP jump table.
+///
+/// # Safety
+///
+/// `rmh` must be the header of the real-mode trampoline.
+#[export]
+#[link_section = ".init.text"]
+pub(crate) unsafe extern "C" fn sev_es_setup_ap_jump_table(
+    rmh: *mut bindings::real_mode_header,
+) -> c_int {
+    let address = jump_table_address();
+
+    // A guest with one CPU has no jump table.
+    if address == 0 {
+        return 0;
+    }
+    if address & ((1 << bindings::PAGE_SHIFT) - 1) != 0 {
+        return EINVAL.to_errno();
+    }
+
+    // SAFETY: By the contract of the function. The page is the firmware's, made for this.
+    unsafe {
+        let start = (*rmh).trampoline_start;
+        let cs = (start >> 4) as u16;
+        let ip = (*rmh).sev_es_trampoline_start.wrapping_sub(start) as u16;
+        let table = bindings::ioremap_encrypted(address, 1 << bindings::PAGE_SHIFT).cast::<u16>();
+
+        if table.is_null() {
+            return EIO.to_errno();
+        }
+        table.write_volatile(ip);
+        table.add(1).write_volatile(cs);
+        bindings::iounmap(table.cast());
+    }
+    0
+}
+
+/// Waits for a startup IPI.
+#[cfg(all(CONFIG_SMP, CONFIG_HOTPLUG_CPU))]
+fn hold() {
+    let Some(guard) = GhcbGuard::take() else {
+        return;
+    };
+
+    // A second word that is valid and not zero means that the IPI came.
+    while exit(&guard, ExitCode::ApResetHold, 0)
+        .get(Field::EXIT_INFO_2)
+        .unwrap_or(0)
+        == 0
+    {}
+}
+
+/// Takes this CPU offline. The hypervisor cannot restart it, so it waits and restarts itself.
+#[cfg(all(CONFIG_SMP, CONFIG_HOTPLUG_CPU))]
+unsafe extern "C" fn sev_es_play_dead() {
+    // SAFETY: Called as the last thing on a CPU that goes offline. The first call turns interrupts
+    // off.
+    unsafe {
+        bindings::play_dead_common();
+        hold();
+        bindings::soft_restart_cpu();
+    }
+}
+
+/// Installs the way to go offline.
+#[link_section = ".init.text"]
+pub(crate) fn setup_play_dead() {
+    // SAFETY: Written during boot only.
+    #[cfg(all(CONFIG_SMP, CONFIG_HOTPLUG_CPU))]
+    unsafe {
+        bindings::smp_ops.play_dead = Some(sev_es_play_dead);
+    }
+}

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Registers of the CPU that the handler reads. None of these accesses raises #VC, but for
+//! [`rdmsr`] of an intercepted MSR.
+
+use core::arch::asm;
+
+/// CR4.LA57: five-level paging.
+const CR4_LA57: u64 = 1 << 12;
+/// CR4.OSXSAVE: XGETBV may be used.
+const CR4_OSXSAVE: u64 = 1 << 18;
+
+/// CR4.
+#[inline]
+fn cr4() -> u64 {
+    let value;
+
+    // SAFETY: Reading CR4 has no side effect.
+    unsafe { asm!("mov {}, cr4", out(reg) value, options(nomem, nostack, preserves_flags)) };
+    value
+}
+
+/// Number of significant bits of a linear address.
+#[inline]
+pub(crate) fn linear_bits() -> u32 {
+    if cr4() & CR4_LA57 != 0 {
+        57
+    } else {
+        48
+    }
+}
+
+/// XCR0, or its value at reset if XGETBV cannot be used yet.
+#[inline]
+pub(crate) fn xcr0() -> u64 {
+    if cr4() & CR4_OSXSAVE == 0 {
+        return 1;
+    }
+
+    let (low, high): (u32, u32);
+
+    // SAFETY: OSXSAVE is set, so XGETBV of XCR0 is valid; it has no side effect.
+    unsafe {
+        asm!(
+            "xgetbv",
+            in("ecx") 0,
+            out("eax") low,
+            out("edx") high,
+            options(nomem, nostack, preserves_flags),
+        );
+    }
+    u64::from(high) << 32 | u64::from(low)
+}
+
+/// Reads an MSR. An intercepted one raises a nested #VC.
+///
+/// # Safety
+///
+/// The MSR must exist.
+#[inline]
+pub(crate) unsafe fn rdmsr(msr: u32) -> u64 {
+    let (low, high): (u32, u32);
+
+    // SAFETY: By the contract of the function.
+    unsafe {
+        asm!(
+            "rdmsr",
+            in("ecx") msr,
+            out("eax") low,
+            out("edx") high,
+            options(nostack, preserves_flags),
+        );
+    }
+    u64::from(high) << 32 | u64::from(low)
+}
+
+/// The TSC, not before preceding loads.
+#[inline]
+pub(crate) fn rdtsc_ordered() -> u64 {
+    let (low, high): (u32, u32);
+
+    // SAFETY: Reading the TSC has no side effect.
+    unsafe {
+        asm!(
+            "lfence",
+            "rdtsc",
+            out("eax") low,
+            out("edx") high,
+            options(nostack, preserves_flags),
+        );
+    }
+    u64::from(high) << 32 | u64::from(low)
+}
+
+/// Writes CR2, as hardware does before it raises a page fault.
+#[inline]
+pub(crate) fn write_cr2(address: u64) {
+    // SAFETY: CR2 only reports.
+    unsafe { asm!("mov cr2, {}", in(reg) address, options(nomem, nostack, preserves_flags)) };
+}

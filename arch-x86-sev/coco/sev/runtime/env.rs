@@ -1,0 +1,537 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The surroundings of a #VC handler in the running kernel.
+
+use core::{
+    ffi::c_void,
+    ptr::{addr_of_mut, NonNull},
+};
+
+use kernel::{
+    bindings,
+    prelude::*,
+    task::Task, //
+};
+
+use crate::{
+    cpu,
+    data,
+    guard::GhcbGuard,
+    memory,
+    proto::{
+        exit::cpuid,
+        insn::MAX_INSN_LEN,
+        result::{PF_FETCH, PF_USER},
+        Access,
+        CodeSize,
+        CpuidLeaf,
+        Env,
+        Fault,
+        Features,
+        Ghcb,
+        Mapping,
+        Note,
+        Regs,
+        Result,
+        Segment,
+        SnpCpuid,
+        Width, //
+    },
+    segment,
+    vmgexit::vmgexit, //
+};
+
+/// Where the GHCB of an exit comes from.
+enum Owner {
+    /// It has not been needed yet.
+    Nobody,
+    /// This handler took it.
+    Handler(GhcbGuard),
+    /// C code took it and calls into Rust.
+    Caller(Ghcb),
+}
+
+/// The interrupted context, and the GHCB while it is in use. Interrupts are off.
+pub(crate) struct KernelEnv {
+    regs: NonNull<bindings::pt_regs>,
+    owner: Owner,
+}
+
+impl KernelEnv {
+    /// The surroundings of a #VC handler.
+    ///
+    /// # Safety
+    ///
+    /// For the life of the value `regs` must be valid and not be accessed otherwise, and interrupts
+    /// must be off.
+    pub(crate) unsafe fn new(regs: NonNull<bindings::pt_regs>) -> KernelEnv {
+        KernelEnv {
+            regs,
+            owner: Owner::Nobody,
+        }
+    }
+
+    /// The surroundings of C code that owns the GHCB.
+    ///
+    /// # Safety
+    ///
+    /// As for `new`; and the caller must own the GHCB.
+    pub(crate) unsafe fn with_ghcb(regs: NonNull<bindings::pt_regs>, ghcb: Ghcb) -> KernelEnv {
+        KernelEnv {
+            regs,
+            owner: Owner::Caller(ghcb),
+        }
+    }
+
+    /// True if the instruction has to be fetched as user code's. That is so for EFI runtime
+    /// services, too: they run in kernel mode, but where their page tables map user addresses.
+    fn fetches_as_user(&self) -> bool {
+        if self.regs().user_mode() {
+            return true;
+        }
+        // SAFETY: `current` is valid, and its active mm does not change under a #VC handler.
+        unsafe { (*Task::current_raw()).active_mm == addr_of_mut!(bindings::efi_mm) }
+    }
+
+    /// Reads the instruction of user code.
+    fn fetch_user(&mut self, bytes: &mut [u8; MAX_INSN_LEN]) -> Result<usize> {
+        // SAFETY: The buffer holds MAX_INSN_SIZE bytes. Page faults are disabled, or cannot sleep
+        // in NMI context.
+        let len = unsafe {
+            bindings::insn_fetch_from_user_inatomic(self.regs.as_ptr(), bytes.as_mut_ptr())
+        };
+
+        match usize::try_from(len) {
+            // Nothing could be copied.
+            Ok(0) => {
+                Err(Fault::page(self.regs().ip, PF_FETCH | PF_USER).into())
+            }
+            Ok(len) => Ok(len),
+            // The code segment is gone.
+            Err(_) => Err(Fault::GP.into()),
+        }
+    }
+
+    /// Reads the instruction of kernel code, which may end at the end of what is mapped.
+    fn fetch_kernel(&mut self, bytes: &mut [u8; MAX_INSN_LEN]) -> Result<usize> {
+        let ip = self.regs().ip;
+        let first = (memory::bytes_in_page(ip) as usize).min(MAX_INSN_LEN);
+
+        for len in [MAX_INSN_LEN, first] {
+            // SAFETY: The buffer has that many bytes; faults are caught.
+            let result = unsafe {
+                bindings::copy_from_kernel_nofault(
+                    bytes.as_mut_ptr().cast(),
+                    ip as *const c_void,
+                    len,
+                )
+            };
+
+            if result == 0 {
+                return Ok(len);
+            }
+        }
+        Err(Fault::page(ip, PF_FETCH).into())
+    }
+
+    /// The registers as C code knows them.
+    fn pt_regs(&mut self) -> *mut bindings::pt_regs {
+        self.regs.as_ptr()
+    }
+}
+
+/// Called by `snp_cpuid()` for leaves whose values the hypervisor has a part in.
+///
+/// # Safety
+///
+/// `env` must point to the `KernelEnv` that was passed to `snp_cpuid()`.
+unsafe extern "C" fn snp_cpuid_ask(env: *mut c_void, c_leaf: *mut bindings::cpuid_leaf) {
+    // SAFETY: By the contract of the function.
+    let (env, c_leaf) = unsafe { (&mut *env.cast::<KernelEnv>(), &mut *c_leaf) };
+    let mut leaf = from_c(c_leaf);
+
+    if cpuid::ask_hypervisor(env, &mut leaf).is_err() {
+        // SAFETY: Does not return.
+        unsafe {
+            bindings::sev_es_terminate(
+                bindings::SEV_TERM_SET_LINUX,
+                bindings::GHCB_TERM_CPUID_HV,
+            )
+        };
+    }
+    *c_leaf = to_c(&leaf);
+}
+
+fn from_c(leaf: &bindings::cpuid_leaf) -> CpuidLeaf {
+    CpuidLeaf {
+        function: leaf.fn_,
+        index: leaf.subfn,
+        eax: leaf.eax,
+        ebx: leaf.ebx,
+        ecx: leaf.ecx,
+        edx: leaf.edx,
+    }
+}
+
+fn to_c(leaf: &CpuidLeaf) -> bindings::cpuid_leaf {
+    bindings::cpuid_leaf {
+        fn_: leaf.function,
+        subfn: leaf.index,
+        eax: leaf.eax,
+        ebx: leaf.ebx,
+        ecx: leaf.ecx,
+        edx: leaf.edx,
+    }
+}
+
+/// True if a feature bit of the boot CPU is set.
+pub(crate) fn boot_cpu_has(feature: u32) -> bool {
+    // SAFETY: Written before other CPUs run.
+    let words = unsafe { bindings::boot_cpu_data.__bindgen_anon_3.x86_capability };
+
+    words
+        .get(feature as usize / 32)
+        .is_some_and(|word| word & (1 << (feature % 32)) != 0)
+}
+
+impl Env for KernelEnv {
+    fn regs(&self) -> &Regs {
+        // SAFETY: Valid by the contract of `new`; `layout` checks that the layouts are the same.
+        unsafe { self.regs.cast::<Regs>().as_ref() }
+    }
+
+    fn regs_mut(&mut self) -> &mut Regs {
+        // SAFETY: As in `regs`.
+        unsafe { self.regs.cast::<Regs>().as_mut() }
+    }
+
+    fn code_size(&mut self) -> Result<CodeSize> {
+        if !self.regs().user_mode() || self.regs().cs as u16 == bindings::__USER_CS as u16 {
+            return Ok(CodeSize::Bits64);
+        }
+        // SAFETY: These are the interrupted registers.
+        unsafe { segment::code_size(self.pt_regs()) }
+    }
+
+    fn peek(&mut self) -> Option<u64> {
+        let regs = self.regs();
+
+        if memory::bytes_in_page(regs.ip) < 8 {
+            return None;
+        }
+        if regs.user_mode() {
+            if regs.cs as u16 != bindings::__USER_CS as u16 || memory::is_kernel_address(regs.ip) {
+                return None;
+            }
+        } else if !memory::is_kernel_address(regs.ip) {
+            return None;
+        }
+        memory::get(regs.ip, Width::B8).ok()
+    }
+
+    fn fetch(&mut self, bytes: &mut [u8; MAX_INSN_LEN]) -> Result<usize> {
+        if self.fetches_as_user() {
+            self.fetch_user(bytes)
+        } else {
+            self.fetch_kernel(bytes)
+        }
+    }
+
+    fn ghcb(&mut self) -> Ghcb {
+        loop {
+            match &self.owner {
+                Owner::Handler(guard) => return guard.ghcb(),
+                Owner::Caller(ghcb) => return *ghcb,
+                Owner::Nobody => {}
+            }
+            match GhcbGuard::take() {
+                Some(guard) => self.owner = Owner::Handler(guard),
+                // There is one before there are #VC exceptions.
+                None => {
+                    // SAFETY: Does not return.
+                    unsafe {
+                        bindings::sev_es_terminate(
+                            bindings::SEV_TERM_SET_GEN,
+                            bindings::GHCB_SEV_ES_GEN_REQ,
+                        )
+                    }
+                }
+            }
+        }
+    }
+
+    fn ghcb_gpa(&mut self) -> u64 {
+        let page = self.ghcb().as_ptr();
+
+        // SAFETY: Computes an address from an address of the kernel's mappings.
+        unsafe { bindings::sev_es_shim_pa_nodebug(page.cast()) as u64 }
+    }
+
+    fn ghcb_version(&self) -> u16 {
+        // SAFETY: Negotiated before there is a GHCB, and constant since.
+        unsafe { bindings::ghcb_version }
+    }
+
+    fn vmgexit(&mut self) {
+        let gpa = self.ghcb_gpa();
+
+        // SAFETY: This is the address of the GHCB, in which the core completed a request.
+        unsafe { vmgexit(gpa) };
+    }
+
+    fn linear_bits(&self) -> u32 {
+        cpu::linear_bits()
+    }
+
+    fn linear(
+        &mut self,
+        segment: Segment,
+        offset: u64,
+        len: u64,
+        access: Access,
+    ) -> Result<u64> {
+        // SAFETY: These are the interrupted registers, and only user code can be other than 64-bit.
+        unsafe {
+            match self.code_size()? {
+                CodeSize::Bits64 => {
+                    Ok(segment::base(self.pt_regs(), segment)?.wrapping_add(offset))
+                }
+                _ => segment::legacy_linear(self.pt_regs(), segment, offset, len, access),
+            }
+        }
+    }
+
+    fn read(&mut self, address: u64, width: Width) -> Result<u64> {
+        let regs = self.regs();
+
+        if regs.user_mode() && reaches_kernel(address, width) {
+            return Err(memory::page_fault(regs, address, Access::Read, false));
+        }
+        memory::get(address, width)
+            .map_err(|()| memory::access_fault(regs, address, width.bytes(), Access::Read))
+    }
+
+    fn write(&mut self, address: u64, value: u64, width: Width) -> Result {
+        let regs = self.regs();
+
+        if regs.user_mode() && reaches_kernel(address, width) {
+            return Err(memory::page_fault(regs, address, Access::Write, false));
+        }
+        // SAFETY: User code writes to user addresses; and kernel code, which is trusted, would have
+        // written there itself.
+        unsafe { memory::put(address, value, width) }
+            .map_err(|()| memory::access_fault(regs, address, width.bytes(), Access::Write))
+    }
+
+    fn read_to_buffer(
+        &mut self,
+        address: u64,
+        offset: usize,
+        len: usize,
+        element: Width,
+    ) -> (usize, Result) {
+        let ghcb = self.ghcb();
+
+        in_words(len, element, |done, width| {
+            let value = self.read(address.wrapping_add(done as u64), width)?;
+
+            ghcb.write_buffer(offset + done, value, width);
+            Ok(())
+        })
+    }
+
+    fn write_from_buffer(
+        &mut self,
+        address: u64,
+        offset: usize,
+        len: usize,
+        element: Width,
+    ) -> (usize, Result) {
+        let ghcb = self.ghcb();
+
+        in_words(len, element, |done, width| {
+            let value = ghcb.read_buffer(offset + done, width);
+
+            self.write(address.wrapping_add(done as u64), value, width)
+        })
+    }
+
+    fn probe_write(&mut self, address: u64, _len: u64) -> Result {
+        let regs = self.regs();
+
+        if regs.user_mode() && memory::is_kernel_address(address) {
+            return Err(memory::page_fault(regs, address, Access::Write, false));
+        }
+        memory::probe_write(regs, address)
+    }
+
+    fn translate(&mut self, address: u64, access: Access) -> Result<Mapping> {
+        memory::translate(self.regs(), address, access)
+    }
+
+    fn io_permitted(&mut self, port: u16, width: Width) -> bool {
+        #[cfg(CONFIG_X86_IOPL_IOPERM)]
+        {
+            // SAFETY: `current` is valid, and only it changes its permissions.
+            let bitmap = unsafe {
+                let thread = &(*Task::current_raw()).thread;
+
+                if thread.iopl_emul == 3 {
+                    return true;
+                }
+                match thread.io_bitmap.as_ref() {
+                    None => return false,
+                    Some(io_bitmap) => &io_bitmap.bitmap,
+                }
+            };
+            let first = u32::from(port);
+
+            // A port behind the last one is not permitted.
+            (first..first + width.bytes() as u32).all(|port| {
+                bitmap
+                    .get(port as usize / 64)
+                    .is_some_and(|word| word & (1 << (port % 64)) == 0)
+            })
+        }
+        #[cfg(not(CONFIG_X86_IOPL_IOPERM))]
+        {
+            let _ = (port, width);
+            false
+        }
+    }
+
+    fn features(&self) -> Features {
+        // SAFETY: Set before the kernel is relocated, and constant since.
+        let status = unsafe { bindings::sev_status };
+        let has = |bit: u32| status & (1 << bit) != 0;
+
+        Features {
+            debug_swap: has(bindings::MSR_AMD64_SNP_DEBUG_SWAP_BIT),
+            secure_tsc: has(bindings::MSR_AMD64_SNP_SECURE_TSC_BIT),
+            secure_avic: has(bindings::MSR_AMD64_SNP_SECURE_AVIC_BIT),
+        }
+    }
+
+    fn dr7(&self) -> Option<u64> {
+        // SAFETY: This CPU's data, with interrupts off.
+        data::this_cpu().map(|data| unsafe { (*data).dr7 } as u64)
+    }
+
+    fn set_dr7(&mut self, value: u64) {
+        if let Some(data) = data::this_cpu() {
+            // SAFETY: This CPU's data, with interrupts off.
+            unsafe { (*data).dr7 = value as usize };
+        }
+    }
+
+    fn xcr0(&mut self) -> u64 {
+        cpu::xcr0()
+    }
+
+    fn xss(&mut self) -> Option<u64> {
+        if !boot_cpu_has(bindings::X86_FEATURE_SHSTK) {
+            return None;
+        }
+        // SAFETY: The MSR exists where shadow stacks do.
+        Some(unsafe { cpu::rdmsr(bindings::MSR_IA32_XSS) })
+    }
+
+    fn snp_cpuid(&mut self, leaf: &mut CpuidLeaf) -> SnpCpuid {
+        let mut c_leaf = to_c(leaf);
+        // SAFETY: The callback gets this environment, which nothing else uses in the meantime.
+        let result = unsafe {
+            bindings::snp_cpuid(
+                Some(snp_cpuid_ask),
+                (self as *mut KernelEnv).cast(),
+                &mut c_leaf,
+            )
+        };
+
+        if result == 0 {
+            *leaf = from_c(&c_leaf);
+            SnpCpuid::Found
+        } else if result == EOPNOTSUPP.to_errno() {
+            SnpCpuid::NoTable
+        } else {
+            SnpCpuid::Failed
+        }
+    }
+
+    fn rdtsc(&mut self) -> u64 {
+        cpu::rdtsc_ordered()
+    }
+
+    fn svsm_calling_area(&self) -> u64 {
+        this_cpu_read!(bindings::svsm_caa_pa)
+    }
+
+    fn hypercall_prepare(&mut self, ghcb: Ghcb) {
+        // SAFETY: The hook is set up during boot. It gets the GHCB that this handler owns.
+        unsafe {
+            if let Some(prepare) = bindings::x86_platform.hyper.sev_es_hcall_prepare {
+                prepare(ghcb.as_ptr().cast(), self.pt_regs());
+            }
+        }
+    }
+
+    fn hypercall_finish(&mut self, ghcb: Ghcb) -> bool {
+        // SAFETY: As in `hypercall_prepare`.
+        unsafe {
+            match bindings::x86_platform.hyper.sev_es_hcall_finish {
+                Some(finish) => finish(ghcb.as_ptr().cast(), self.pt_regs()),
+                None => true,
+            }
+        }
+    }
+
+    fn note(&mut self, note: Note) {
+        // SAFETY: Only keeps count.
+        if !unsafe { bindings::sev_es_shim_ratelimit() } {
+            return;
+        }
+
+        let ip = self.regs().ip;
+
+        match note {
+            Note::WrongInstruction { code, bytes } => pr_err!(
+                "exit code {code:#x} does not belong to the instruction {:02x?} (IP: {ip:#x})\n",
+                bytes.to_le_bytes()
+            ),
+            Note::Invd => pr_err!("INVD is not supported (IP: {ip:#x})\n"),
+            Note::EncryptedMmio { address } => {
+                pr_err!("MMIO at {address:#x}, which is mapped encrypted (IP: {ip:#x})\n");
+            }
+        }
+    }
+}
+
+/// Moves `len` bytes of elements in units of eight bytes as far as that works, and in elements
+/// where it does not. Returns what was moved, and what the first element that was not moved failed
+/// with.
+fn in_words(
+    len: usize,
+    element: Width,
+    mut step: impl FnMut(usize, Width) -> Result,
+) -> (usize, Result) {
+    let mut done = 0;
+    let mut unit = Width::B8;
+
+    while done < len {
+        if len - done < 8 {
+            unit = element;
+        }
+        match step(done, unit) {
+            Ok(()) => done += unit.bytes() as usize,
+            Err(_) if unit != element => unit = element,
+            Err(error) => return (done, Err(error)),
+        }
+    }
+    (done, Ok(()))
+}
+
+/// True if an access of user code touches an address that is not user space's.
+fn reaches_kernel(address: u64, width: Width) -> bool {
+    let last = address.wrapping_add(width.bytes() - 1);
+
+    memory::is_kernel_address(address) || memory::is_kernel_address(last)
+}

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Memory of the interrupted context, and its page tables.
+//!
+//! Page tables are walked with interrupts off, which keeps them from being freed, as lockless
+//! walkers elsewhere in the kernel rely on.
+
+use core::ptr::null_mut;
+
+use kernel::bindings;
+
+use crate::proto::{
+    Access,
+    Error,
+    Fault,
+    Mapping,
+    Regs,
+    Result,
+    Width, //
+};
+
+const PAGE_SIZE: u64 = 1 << bindings::PAGE_SHIFT;
+const PTE_PRESENT: u64 = 1 << bindings::_PAGE_BIT_PRESENT;
+const PTE_WRITABLE: u64 = 1 << bindings::_PAGE_BIT_RW;
+const PTE_USER: u64 = 1 << bindings::_PAGE_BIT_USER;
+/// Physical address in a page-table entry: bits 51:12, the C-bit among them.
+const PTE_ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+
+/// The lowest address that is not user space's.
+#[inline]
+pub(crate) fn is_kernel_address(address: u64) -> bool {
+    // SAFETY: A pure function.
+    unsafe { bindings::fault_in_kernel_space(address as usize) }
+}
+
+/// The number of bytes from `address` to the end of its page.
+#[inline]
+pub(crate) fn bytes_in_page(address: u64) -> u64 {
+    PAGE_SIZE - (address & (PAGE_SIZE - 1))
+}
+
+/// Reads from any mapped address; `Err` if it is not mapped. The caller decides what is allowed.
+#[inline]
+pub(crate) fn get(address: u64, width: Width) -> core::result::Result<u64, ()> {
+    let mut value = 0;
+    // SAFETY: Faults are caught, and `value` is valid. Addresses that must not be read are the
+    // caller's business; reading one has no effect on the kernel's memory.
+    let result = unsafe {
+        bindings::sev_es_shim_get_mem(address as usize, width.bytes() as u32, &mut value)
+    };
+
+    if result == 0 {
+        Ok(value)
+    } else {
+        Err(())
+    }
+}
+
+/// Writes to any mapped address; `Err` if it is not mapped, or not writable.
+///
+/// # Safety
+///
+/// The interrupted context must be allowed to write there.
+#[inline]
+pub(crate) unsafe fn put(address: u64, value: u64, width: Width) -> core::result::Result<(), ()> {
+    // SAFETY: Faults are caught; the write is what the interrupted context would have done.
+    let result = unsafe {
+        bindings::sev_es_shim_put_mem(address as usize, width.bytes() as u32, value)
+    };
+
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(())
+    }
+}
+
+/// A leaf entry of the current page tables, with the permissions of all levels.
+struct Leaf {
+    entry: u64,
+    writable: bool,
+    page_size: u64,
+}
+
+/// Looks up an address in the page tables that CR3 points to. `None` if nothing is present.
+fn lookup(address: u64) -> Option<Leaf> {
+    let mut level = 0;
+    let mut nx = false;
+    let mut writable = false;
+    // SAFETY: IRQs are off, so that the tables stay. The result is an entry in one of them, or NULL.
+    let entry = unsafe {
+        let pgd = bindings::sev_es_shim_current_pgd(address as usize);
+        let entry = bindings::lookup_address_in_pgd_attr(
+            pgd,
+            address as usize,
+            &mut level,
+            &mut nx,
+            &mut writable,
+        );
+
+        if entry == null_mut() {
+            return None;
+        }
+        entry.cast::<u64>().read_volatile()
+    };
+
+    if entry & PTE_PRESENT == 0 {
+        return None;
+    }
+    Some(Leaf {
+        entry,
+        writable: writable && entry & PTE_WRITABLE != 0,
+        // Levels: 1 is 4 KiB, each further one 512 times as much.
+        page_size: PAGE_SIZE << (9 * level.saturating_sub(1).min(3)),
+    })
+}
+
+/// True if a failed access of the interrupted context is a protection fault, rather than one to a
+/// page that is not there.
+///
+/// If neither is the case any more, the page is as good as absent: the page fault handler finds
+/// nothing to do, and the instruction runs again.
+fn is_protected(regs: &Regs, address: u64, access: Access) -> bool {
+    match lookup(address) {
+        None => false,
+        Some(leaf) => {
+            let user_ok = !regs.user_mode() || leaf.entry & PTE_USER != 0;
+            let write_ok = access == Access::Read || leaf.writable;
+
+            !(user_ok && write_ok)
+        }
+    }
+}
+
+/// The page fault for a failed access of `len` bytes at `address`: at its first byte, unless that
+/// one is accessible and the rest is on another page.
+pub(crate) fn access_fault(regs: &Regs, address: u64, len: u64, access: Access) -> Error {
+    let next_page = address.wrapping_add(bytes_in_page(address));
+    let crosses = bytes_in_page(address) < len;
+    let first_ok = crosses && lookup(address).is_some() && !is_protected(regs, address, access);
+    let address = if first_ok { next_page } else { address };
+
+    page_fault(regs, address, access, is_protected(regs, address, access))
+}
+
+/// A page fault for the interrupted context.
+pub(crate) fn page_fault(regs: &Regs, address: u64, access: Access, present: bool) -> Error {
+    use crate::proto::result::{
+        PF_PRESENT,
+        PF_USER,
+        PF_WRITE, //
+    };
+
+    let mut code = 0;
+
+    if present {
+        code |= PF_PRESENT;
+    }
+    if access == Access::Write {
+        code |= PF_WRITE;
+    }
+    if regs.user_mode() {
+        code |= PF_USER;
+    }
+    Fault::page(address, code).into()
+}
+
+/// Checks that the interrupted context may write to a page that is there.
+pub(crate) fn probe_write(regs: &Regs, address: u64) -> Result {
+    match lookup(address) {
+        Some(_) if !is_protected(regs, address, Access::Write) => Ok(()),
+        leaf => Err(page_fault(regs, address, Access::Write, leaf.is_some())),
+    }
+}
+
+/// Finds out where an address of the kernel leads.
+pub(crate) fn translate(regs: &Regs, address: u64, access: Access) -> Result<Mapping> {
+    let Some(leaf) = lookup(address) else {
+        return Err(page_fault(regs, address, access, false));
+    };
+
+    if is_protected(regs, address, access) {
+        return Err(page_fault(regs, address, access, true));
+    }
+
+    // SAFETY: Set once, before the kernel is relocated.
+    let c_bit = unsafe { bindings::sme_me_mask };
+    let offset_mask = leaf.page_size - 1;
+    let gpa = (leaf.entry & PTE_ADDRESS & !c_bit & !offset_mask) | (address & offset_mask);
+    let encrypted = leaf.entry & c_bit != 0;
+
+    Ok(Mapping {
+        gpa,
+        encrypted,
+        memory: encrypted || is_ram(gpa),
+    })
+}
+
+/// True if the firmware's map says that there is memory.
+fn is_ram(gpa: u64) -> bool {
+    // SAFETY: Reads a table that does not change once the kernel is past its setup.
+    unsafe { bindings::e820__mapped_any(gpa, gpa + 1, bindings::e820_type_E820_TYPE_RAM) }
+}

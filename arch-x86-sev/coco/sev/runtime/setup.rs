@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Setup of the GHCBs: the boot GHCB first, and one for each CPU once memory can be allocated.
+
+use core::{
+    mem::size_of,
+    ptr::{addr_of_mut, null_mut},
+};
+
+use kernel::{
+    bindings,
+    prelude::*, //
+};
+
+use crate::{
+    cpu,
+    data::{self, per_cpu},
+    env::boot_cpu_has,
+    proto::msr_protocol::{self, MsrExchange},
+    vmgexit::vmgexit,
+};
+
+const PAGE_SIZE: usize = 1 << bindings::PAGE_SHIFT;
+/// DR7 after reset, and after `dr7 = 0`: bit 10 is always set.
+const DR7_RESET: usize = 0x400;
+
+fn is_guest() -> bool {
+    // SAFETY: Reads what was found out at boot.
+    unsafe { bindings::cc_platform_has(bindings::cc_attr_CC_ATTR_GUEST_STATE_ENCRYPT) }
+}
+
+fn is_snp() -> bool {
+    // SAFETY: As in `is_guest`.
+    unsafe { bindings::cc_platform_has(bindings::cc_attr_CC_ATTR_GUEST_SEV_SNP) }
+}
+
+fn terminate(set: u32, reason: u32) -> ! {
+    // SAFETY: Does not return.
+    unsafe { bindings::sev_es_terminate(set, reason) }
+}
+
+/// The MSR protocol, at times when no GHCB is in use: its users leave the MSR changed.
+struct GhcbMsr;
+
+impl MsrExchange for GhcbMsr {
+    fn exchange(&mut self, request: u64) -> u64 {
+        // SAFETY: A request of the MSR protocol. The GHCB MSR exists, and is not intercepted.
+        unsafe {
+            vmgexit(request);
+            cpu::rdmsr(bindings::MSR_AMD64_SEV_ES_GHCB)
+        }
+    }
+}
+
+/// Tells the hypervisor where the GHCB is, which SEV-SNP requires before the GHCB is used.
+///
+/// # Safety
+///
+/// No GHCB may be in use on this CPU.
+#[export]
+pub(crate) unsafe extern "C" fn snp_register_ghcb_early(paddr: usize) {
+    if msr_protocol::register_ghcb(&mut GhcbMsr, paddr as u64).is_err() {
+        terminate(bindings::SEV_TERM_SET_LINUX, bindings::GHCB_TERM_REGISTER);
+    }
+}
+
+/// Agrees with the hypervisor on a version of the protocol. False if there is none.
+///
+/// # Safety
+///
+/// No GHCB may be in use. Called by the boot CPU while it is alone.
+#[export]
+pub(crate) unsafe extern "C" fn sev_es_negotiate_protocol() -> bool {
+    match msr_protocol::negotiate(&mut GhcbMsr) {
+        Some(version) => {
+            // SAFETY: Nobody else runs.
+            unsafe { bindings::ghcb_version = version };
+            true
+        }
+        None => false,
+    }
+}
+
+/// True if the CPU has what an SEV-ES guest needs: a source of randomness that does not depend on
+/// the hypervisor.
+///
+/// # Safety
+///
+/// Called after the boot CPU's features are known.
+#[export]
+#[link_section = ".init.text"]
+pub(crate) unsafe extern "C" fn sev_es_check_cpu_features() -> bool {
+    boot_cpu_has(bindings::X86_FEATURE_RDRAND)
+}
+
+/// Sets up the GHCB that a CPU starts with.
+///
+/// # Safety
+///
+/// Called by each CPU, when its IDT still has the early handlers.
+#[export]
+pub(crate) unsafe extern "C" fn setup_ghcb() {
+    if !is_guest() {
+        return;
+    }
+
+    // SAFETY: The boot CPU is alone when it sets up the boot GHCB and switches to its own one. The
+    // other CPUs only store the same flag again, and register their own GHCB.
+    unsafe {
+        // If the runtime handler is in use, `sev_es_init_vc_handling()` has set up a GHCB for this
+        // CPU.
+        if bindings::initial_vc_handler
+            == bindings::kernel_exc_vmm_communication as *const () as usize
+        {
+            if is_snp() {
+                if let Some(data) = data::this_cpu() {
+                    snp_register_ghcb_early(pa(addr_of_mut!((*data).ghcb_page)));
+                }
+            }
+            (*addr_of_mut!(bindings::sev_cfg)).set_ghcbs_initialized(1);
+            return;
+        }
+
+        if !sev_es_negotiate_protocol() {
+            terminate(bindings::SEV_TERM_SET_GEN, bindings::GHCB_SEV_ES_GEN_REQ);
+        }
+
+        let page = addr_of_mut!(data::BOOT_GHCB_PAGE);
+
+        // The first exception comes before .bss is cleared.
+        page.write_bytes(0, 1);
+        data::boot_ghcb = page.cast();
+        if is_snp() {
+            snp_register_ghcb_early(pa(page.cast()));
+        }
+    }
+}
+
+/// Physical address of a page in the kernel's mappings.
+fn pa(page: *mut bindings::ghcb) -> usize {
+    // SAFETY: Computes an address.
+    unsafe { bindings::sev_es_shim_pa_nodebug(page.cast()) }
+}
+
+/// Allocates what a CPU's handler needs.
+///
+/// # Safety
+///
+/// Called during boot, for possible CPUs.
+#[link_section = ".init.text"]
+unsafe fn alloc_runtime_data(cpu: u32) -> *mut bindings::sev_es_runtime_data {
+    // SAFETY: Memory is only allocated from the boot allocator, and the per-CPU pointers of `cpu`
+    // are written before it runs. `panic()` gets C strings.
+    unsafe {
+        let size = size_of::<bindings::sev_es_runtime_data>();
+        let data = bindings::sev_es_shim_alloc(size, cpu as i32)
+            .cast::<bindings::sev_es_runtime_data>();
+
+        if data.is_null() {
+            bindings::panic(c"Can't allocate SEV-ES runtime data".as_ptr().cast());
+        }
+        per_cpu(addr_of_mut!(data::runtime_data), cpu).write(data);
+
+        // Under an SVSM each CPU also has a calling area; that of the boot CPU exists.
+        if bindings::snp_vmpl != 0 {
+            let caa = if cpu == 0 {
+                addr_of_mut!(bindings::boot_svsm_ca_page)
+            } else {
+                bindings::sev_es_shim_alloc(PAGE_SIZE, cpu as i32).cast::<bindings::svsm_ca>()
+            };
+
+            if caa.is_null() {
+                bindings::panic(c"Can't allocate SVSM calling area".as_ptr().cast());
+            }
+            per_cpu(addr_of_mut!(bindings::svsm_caa), cpu).write(caa);
+            per_cpu(addr_of_mut!(bindings::svsm_caa_pa), cpu).write(pa(caa.cast()) as u64);
+        }
+        data
+    }
+}
+
+/// Shares a GHCB with the hypervisor and initialises what is around it.
+///
+/// # Safety
+///
+/// `data` must come from `alloc_runtime_data`.
+#[link_section = ".init.text"]
+unsafe fn init_ghcb(data: *mut bindings::sev_es_runtime_data) {
+    // SAFETY: By the contract of the function nobody uses `data` yet. The GHCB is its first page,
+    // so that sharing it shares nothing else.
+    unsafe {
+        let ghcb = addr_of_mut!((*data).ghcb_page);
+
+        if bindings::early_set_memory_decrypted(ghcb as usize, PAGE_SIZE) != 0 {
+            bindings::panic(c"Can't map GHCBs unencrypted".as_ptr().cast());
+        }
+        ghcb.write_bytes(0, 1);
+        (*data).ghcb_active = false;
+        (*data).backup_ghcb_active = false;
+        (*data).dr7 = DR7_RESET;
+    }
+}
+
+/// Prepares the runtime #VC handler for all CPUs. It is in use once the IDT has it.
+///
+/// # Safety
+///
+/// Called once during boot.
+#[export]
+#[link_section = ".init.text"]
+pub(crate) unsafe extern "C" fn sev_es_init_vc_handling() {
+    if !is_guest() {
+        return;
+    }
+
+    // SAFETY: The boot CPU is alone, and the C variables are written during boot only.
+    unsafe {
+        if !sev_es_check_cpu_features() {
+            bindings::panic(c"SEV-ES CPU Features missing".as_ptr().cast());
+        }
+
+        // SEV-SNP needs version 2 of the protocol, which has a word about features.
+        if is_snp() {
+            bindings::sev_hv_features = bindings::get_hv_features();
+            if bindings::sev_hv_features & bindings::GHCB_HV_FT_SNP == 0 {
+                terminate(bindings::SEV_TERM_SET_GEN, bindings::GHCB_SNP_UNSUPPORTED);
+            }
+        }
+
+        for cpu in data::possible_cpus() {
+            init_ghcb(alloc_runtime_data(cpu));
+        }
+
+        if bindings::snp_vmpl != 0 {
+            (*addr_of_mut!(bindings::sev_cfg)).set_use_cas(1);
+        }
+
+        crate::ap::setup_play_dead();
+
+        // Other CPUs start with the runtime handler.
+        bindings::initial_vc_handler =
+            bindings::kernel_exc_vmm_communication as *const () as usize;
+
+        let version = bindings::ghcb_version;
+
+        pr_info!("#VC exceptions are handled by Rust (GHCB protocol version {version})\n");
+    }
+}
+
+/// Maps the GHCBs, and the SVSM calling areas, for EFI runtime services: the firmware uses what it
+/// finds in the GHCB MSR. Returns 0, or 1 if that fails.
+///
+/// # Safety
+///
+/// `pgd` must be EFI's page table.
+#[export]
+#[link_section = ".init.text"]
+pub(crate) unsafe extern "C" fn sev_es_efi_map_ghcbs_cas(pgd: *mut bindings::pgd_t) -> c_int {
+    if !is_guest() {
+        return 0;
+    }
+
+    let flags = (1 << bindings::_PAGE_BIT_NX) | (1 << bindings::_PAGE_BIT_RW);
+
+    // SAFETY: By the contract of the function. The runtime data of all CPUs was allocated before.
+    unsafe {
+        let map = |address: usize, flags: usize| {
+            let pfn = (address >> bindings::PAGE_SHIFT) as u64;
+
+            bindings::kernel_map_pages_in_pgd(pgd, pfn, address, 1, flags) == 0
+        };
+
+        for cpu in data::possible_cpus() {
+            let data = per_cpu(addr_of_mut!(data::runtime_data), cpu).read();
+
+            if data == null_mut() || !map(pa(addr_of_mut!((*data).ghcb_page)), flags) {
+                return 1;
+            }
+            if bindings::snp_vmpl != 0 {
+                let address = per_cpu(addr_of_mut!(bindings::svsm_caa_pa), cpu).read() as usize;
+                let encrypted = flags | bindings::sme_me_mask as usize;
+
+                if address == 0 || !map(address, encrypted) {
+                    return 1;
+                }
+            }
+        }
+    }
+    0
+}
