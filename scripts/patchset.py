@@ -181,7 +181,8 @@ def claim(top, pristine, patches):
             errors.append(f"{source.relative_to(top)}: no patch adds it; name it in one of patches/*.patch "
                           f"as 'add {path}'")
     if errors:
-        raise PatchsetError("\n".join(errors))
+        more = [f"and {len(errors) - 10} more of that kind"] if len(errors) > 10 else []
+        raise PatchsetError("\n".join(errors[:10] + more))
     return claims
 
 
