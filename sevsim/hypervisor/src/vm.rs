@@ -147,8 +147,8 @@ impl<P: Platform> Vm<P> {
     }
 
     /// Ends an AP reset hold: the GHCB MSR value to resume with, or `None` to sleep on. Ask on the
-    /// vCPU's own CPU. `ghcb_msr` is what [`vmgexit`](Self::vmgexit) gave with [`Next::Hold`].
-    pub fn release(&self, vcpu: usize, ghcb_msr: u64) -> Option<u64> {
+    /// vCPU's own CPU.
+    pub fn release(&self, vcpu: usize) -> Option<u64> {
         let vcpu = &self.vcpus[vcpu];
         let (hold, wake) = vcpu.ap.lock().release(vcpu.nmi.ready())?;
         let sipi = wake == Wake::Sipi;
@@ -160,7 +160,8 @@ impl<P: Platform> Vm<P> {
                 if sipi {
                     Ghcb::amend(&self.platform, gpa, 1);
                 }
-                ghcb_msr
+                // The MSR holds the GHCB's address still.
+                gpa
             }
             Hold::Msr => msr_protocol::ap_reset_hold_response(sipi),
         })
