@@ -7,3 +7,6 @@
 
 #[path = "../../../arch-x86-sev/coco/sev/proto/mod.rs"]
 mod proto;
+
+#[cfg(test)]
+mod tests;

@@ -334,14 +334,14 @@ impl<'a> Decoder<'a> {
     fn group_7(&mut self) -> Result<Op> {
         let modrm = self.cursor.byte()?;
 
+        let repeated = self.prefixes.rep || self.prefixes.repne;
+        let prefixed = repeated || self.prefixes.operand;
+
         // With a prefix some of these are other instructions: VMGEXIT is REP VMMCALL.
-        if self.prefixes.rep || self.prefixes.repne || self.prefixes.operand {
-            return Err(DecodeError::Unknown);
-        }
         match modrm {
-            0xc8 | 0xfa => Ok(Op::Monitor),
-            0xc9 | 0xfb => Ok(Op::Mwait),
-            0xd9 => Ok(Op::Vmmcall),
+            0xc8 | 0xfa if !prefixed => Ok(Op::Monitor),
+            0xc9 | 0xfb if !prefixed => Ok(Op::Mwait),
+            0xd9 if !repeated => Ok(Op::Vmmcall),
             0xf9 => Ok(Op::Rdtscp),
             _ => Err(DecodeError::Unknown),
         }
