@@ -107,11 +107,7 @@ pub(crate) unsafe extern "C" fn kernel_exc_vmm_communication(
         instrumentation_begin();
         // SAFETY: Ends the kernel; the message is a C string.
         unsafe {
-            bindings::panic(
-                c"Can't handle #VC exception from unsupported context\n"
-                    .as_ptr()
-                    .cast(),
-            )
+            bindings::panic(c"Can't handle #VC exception from unsupported context\n".as_char_ptr())
         };
     }
 
@@ -131,11 +127,7 @@ pub(crate) unsafe extern "C" fn kernel_exc_vmm_communication(
 
         if verdict.kind == verdict::FAIL {
             verdict::sev_es_vc_fatal(regs);
-            bindings::panic(
-                c"Returned from Terminate-Request to Hypervisor\n"
-                    .as_ptr()
-                    .cast(),
-            );
+            bindings::panic(c"Returned from Terminate-Request to Hypervisor\n".as_char_ptr());
         }
         instrumentation_end();
 

@@ -85,8 +85,7 @@ pub(crate) unsafe extern "C" fn __sev_get_ghcb(
             instrumentation_begin();
             bindings::panic(
                 c"Unable to handle #VC exception! GHCB and Backup GHCB are already in use"
-                    .as_ptr()
-                    .cast(),
+                    .as_char_ptr(),
             );
         }
 

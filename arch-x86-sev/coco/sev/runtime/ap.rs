@@ -115,6 +115,10 @@ fn hold() {
 }
 
 /// Takes this CPU offline. The hypervisor cannot restart it, so it waits and restarts itself.
+///
+/// # Safety
+///
+/// Called as the last thing on a CPU that goes offline.
 #[cfg(all(CONFIG_SMP, CONFIG_HOTPLUG_CPU))]
 unsafe extern "C" fn sev_es_play_dead() {
     // SAFETY: Called as the last thing on a CPU that goes offline. The first call turns interrupts

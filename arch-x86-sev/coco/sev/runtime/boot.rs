@@ -79,7 +79,7 @@ pub(crate) unsafe extern "C" fn handle_vc_boot_ghcb(regs: *mut bindings::pt_regs
     // SAFETY: The format fits its arguments, and `regs` is valid. The last call does not return.
     unsafe {
         #[cfg(CONFIG_EARLY_PRINTK)]
-        bindings::early_printk(message.as_ptr().cast(), exit_code, ip);
+        bindings::early_printk(message.as_char_ptr(), exit_code, ip);
         #[cfg(not(CONFIG_EARLY_PRINTK))]
         let _ = (message, ip);
         bindings::show_regs(regs);

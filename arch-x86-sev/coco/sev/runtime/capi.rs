@@ -128,9 +128,10 @@ pub(crate) unsafe extern "C" fn __vc_handle_msr(
 ) -> bindings::es_result {
     // SAFETY: By the contract of the function.
     unsafe {
-        let (Some(handle), Some(regs)) =
-            (callers_ghcb(ghcb), NonNull::new(addr_of_mut!((*ctxt).regs).read()))
-        else {
+        let (Some(handle), Some(regs)) = (
+            callers_ghcb(ghcb),
+            NonNull::new(addr_of_mut!((*ctxt).regs).read()),
+        ) else {
             return bindings::es_result_ES_UNSUPPORTED;
         };
         let mut env = KernelEnv::with_ghcb(regs, handle);
@@ -160,9 +161,7 @@ pub(crate) unsafe extern "C" fn vc_forward_exception(ctxt: *mut bindings::es_em_
             }
             bindings::X86_TRAP_AC => bindings::exc_alignment_check(regs, fi.error_code),
             vector => bindings::panic(
-                c"SEV-ES: exception %u in #VC instruction emulation"
-                    .as_ptr()
-                    .cast(),
+                c"SEV-ES: exception %u in #VC instruction emulation".as_char_ptr(),
                 vector,
             ),
         }

@@ -4,7 +4,7 @@
 
 use core::{
     ffi::c_void,
-    ptr::{addr_of_mut, NonNull},
+    ptr::{addr_of_mut, from_mut, NonNull},
 };
 
 use kernel::{
@@ -103,9 +103,7 @@ impl KernelEnv {
 
         match usize::try_from(len) {
             // Nothing could be copied.
-            Ok(0) => {
-                Err(Fault::page(self.regs().ip, PF_FETCH | PF_USER).into())
-            }
+            Ok(0) => Err(Fault::page(self.regs().ip, PF_FETCH | PF_USER).into()),
             Ok(len) => Ok(len),
             // The code segment is gone.
             Err(_) => Err(Fault::GP.into()),
@@ -153,10 +151,7 @@ unsafe extern "C" fn snp_cpuid_ask(env: *mut c_void, c_leaf: *mut bindings::cpui
     if cpuid::ask_hypervisor(env, &mut leaf).is_err() {
         // SAFETY: Does not return.
         unsafe {
-            bindings::sev_es_terminate(
-                bindings::SEV_TERM_SET_LINUX,
-                bindings::GHCB_TERM_CPUID_HV,
-            )
+            bindings::sev_es_terminate(bindings::SEV_TERM_SET_LINUX, bindings::GHCB_TERM_CPUID_HV)
         };
     }
     *c_leaf = to_c(&leaf);
@@ -283,13 +278,7 @@ impl Env for KernelEnv {
         cpu::linear_bits()
     }
 
-    fn linear(
-        &mut self,
-        segment: Segment,
-        offset: u64,
-        len: u64,
-        access: Access,
-    ) -> Result<u64> {
+    fn linear(&mut self, segment: Segment, offset: u64, len: u64, access: Access) -> Result<u64> {
         // SAFETY: These are the interrupted registers, and only user code can be other than 64-bit.
         unsafe {
             match self.code_size()? {
@@ -439,13 +428,8 @@ impl Env for KernelEnv {
     fn snp_cpuid(&mut self, leaf: &mut CpuidLeaf) -> SnpCpuid {
         let mut c_leaf = to_c(leaf);
         // SAFETY: The callback gets this environment, which nothing else uses in the meantime.
-        let result = unsafe {
-            bindings::snp_cpuid(
-                Some(snp_cpuid_ask),
-                (self as *mut KernelEnv).cast(),
-                &mut c_leaf,
-            )
-        };
+        let result =
+            unsafe { bindings::snp_cpuid(Some(snp_cpuid_ask), from_mut(self).cast(), &mut c_leaf) };
 
         if result == 0 {
             *leaf = from_c(&c_leaf);

@@ -72,7 +72,8 @@ same_codes!(
 );
 
 // The protocol core's results cross to C as `enum es_result`.
-const _: () = assert!(Outcome::Done { single_step: false }.es_result() == bindings::es_result_ES_OK);
+const _: () =
+    assert!(Outcome::Done { single_step: false }.es_result() == bindings::es_result_ES_OK);
 const _: () = assert!(Outcome::Unsupported.es_result() == bindings::es_result_ES_UNSUPPORTED);
 const _: () = assert!(Outcome::VmmError.es_result() == bindings::es_result_ES_VMM_ERROR);
 const _: () = assert!(Outcome::DecodeFailed.es_result() == bindings::es_result_ES_DECODE_FAILED);

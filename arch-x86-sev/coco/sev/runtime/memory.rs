@@ -5,8 +5,6 @@
 //! Page tables are walked with interrupts off, which keeps them from being freed, as lockless
 //! walkers elsewhere in the kernel rely on.
 
-use core::ptr::null_mut;
-
 use kernel::bindings;
 
 use crate::proto::{
@@ -64,9 +62,8 @@ pub(crate) fn get(address: u64, width: Width) -> core::result::Result<u64, ()> {
 #[inline]
 pub(crate) unsafe fn put(address: u64, value: u64, width: Width) -> core::result::Result<(), ()> {
     // SAFETY: Faults are caught; the write is what the interrupted context would have done.
-    let result = unsafe {
-        bindings::sev_es_shim_put_mem(address as usize, width.bytes() as u32, value)
-    };
+    let result =
+        unsafe { bindings::sev_es_shim_put_mem(address as usize, width.bytes() as u32, value) };
 
     if result == 0 {
         Ok(())
@@ -98,7 +95,7 @@ fn lookup(address: u64) -> Option<Leaf> {
             &mut writable,
         );
 
-        if entry == null_mut() {
+        if entry.is_null() {
             return None;
         }
         entry.cast::<u64>().read_volatile()

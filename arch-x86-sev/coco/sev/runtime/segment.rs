@@ -144,7 +144,11 @@ fn allows(rights: u32, access: Access) -> bool {
 /// True if the bytes from `first` to `last` are inside of the segment.
 fn inside(rights: u32, limit: u32, first: u64, last: u64) -> bool {
     if rights & LAR_CODE == 0 && rights & LAR_EXPAND_DOWN != 0 {
-        let top = if rights & LAR_BIG != 0 { 0xffff_ffff } else { 0xffff };
+        let top = if rights & LAR_BIG != 0 {
+            0xffff_ffff
+        } else {
+            0xffff
+        };
 
         return first > limit.into() && last <= top;
     }

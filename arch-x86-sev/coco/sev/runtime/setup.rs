@@ -2,10 +2,7 @@
 
 //! Setup of the GHCBs: the boot GHCB first, and one for each CPU once memory can be allocated.
 
-use core::{
-    mem::size_of,
-    ptr::{addr_of_mut, null_mut},
-};
+use core::{mem::size_of, ptr::addr_of_mut};
 
 use kernel::{
     bindings,
@@ -153,11 +150,11 @@ unsafe fn alloc_runtime_data(cpu: u32) -> *mut bindings::sev_es_runtime_data {
     // are written before it runs. `panic()` gets C strings.
     unsafe {
         let size = size_of::<bindings::sev_es_runtime_data>();
-        let data = bindings::sev_es_shim_alloc(size, cpu as i32)
-            .cast::<bindings::sev_es_runtime_data>();
+        let data =
+            bindings::sev_es_shim_alloc(size, cpu as i32).cast::<bindings::sev_es_runtime_data>();
 
         if data.is_null() {
-            bindings::panic(c"Can't allocate SEV-ES runtime data".as_ptr().cast());
+            bindings::panic(c"Can't allocate SEV-ES runtime data".as_char_ptr());
         }
         per_cpu(addr_of_mut!(data::runtime_data), cpu).write(data);
 
@@ -170,7 +167,7 @@ unsafe fn alloc_runtime_data(cpu: u32) -> *mut bindings::sev_es_runtime_data {
             };
 
             if caa.is_null() {
-                bindings::panic(c"Can't allocate SVSM calling area".as_ptr().cast());
+                bindings::panic(c"Can't allocate SVSM calling area".as_char_ptr());
             }
             per_cpu(addr_of_mut!(bindings::svsm_caa), cpu).write(caa);
             per_cpu(addr_of_mut!(bindings::svsm_caa_pa), cpu).write(pa(caa.cast()) as u64);
@@ -192,7 +189,7 @@ unsafe fn init_ghcb(data: *mut bindings::sev_es_runtime_data) {
         let ghcb = addr_of_mut!((*data).ghcb_page);
 
         if bindings::early_set_memory_decrypted(ghcb as usize, PAGE_SIZE) != 0 {
-            bindings::panic(c"Can't map GHCBs unencrypted".as_ptr().cast());
+            bindings::panic(c"Can't map GHCBs unencrypted".as_char_ptr());
         }
         ghcb.write_bytes(0, 1);
         (*data).ghcb_active = false;
@@ -216,7 +213,7 @@ pub(crate) unsafe extern "C" fn sev_es_init_vc_handling() {
     // SAFETY: The boot CPU is alone, and the C variables are written during boot only.
     unsafe {
         if !sev_es_check_cpu_features() {
-            bindings::panic(c"SEV-ES CPU Features missing".as_ptr().cast());
+            bindings::panic(c"SEV-ES CPU Features missing".as_char_ptr());
         }
 
         // SEV-SNP needs version 2 of the protocol, which has a word about features.
@@ -238,12 +235,11 @@ pub(crate) unsafe extern "C" fn sev_es_init_vc_handling() {
         crate::ap::setup_play_dead();
 
         // Other CPUs start with the runtime handler.
-        bindings::initial_vc_handler =
-            bindings::kernel_exc_vmm_communication as *const () as usize;
+        bindings::initial_vc_handler = bindings::kernel_exc_vmm_communication as *const () as usize;
 
         let version = bindings::ghcb_version;
 
-        pr_info!("#VC exceptions are handled by Rust (GHCB protocol version {version})\n");
+        pr_info!("#VC handler: Rust (GHCB protocol version {version})\n");
     }
 }
 
@@ -273,7 +269,7 @@ pub(crate) unsafe extern "C" fn sev_es_efi_map_ghcbs_cas(pgd: *mut bindings::pgd
         for cpu in data::possible_cpus() {
             let data = per_cpu(addr_of_mut!(data::runtime_data), cpu).read();
 
-            if data == null_mut() || !map(pa(addr_of_mut!((*data).ghcb_page)), flags) {
+            if data.is_null() || !map(pa(addr_of_mut!((*data).ghcb_page)), flags) {
                 return 1;
             }
             if bindings::snp_vmpl != 0 {
