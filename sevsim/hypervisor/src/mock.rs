@@ -15,9 +15,9 @@ pub const LOW: u64 = 0x1_0000;
 
 /// The mock.
 pub struct Mock {
-    vcpus: usize,
+    pub vcpus: usize,
     pub ram: (u64, u64),
-    memory: Mutex<Vec<u8>>,
+    pub memory: Mutex<Vec<u8>>,
     /// Each write to memory, in order.
     pub writes: Mutex<Vec<(u64, Vec<u8>)>>,
     /// Each read of memory, in order.
@@ -28,9 +28,9 @@ pub struct Mock {
     pub outs: Mutex<Vec<(u16, u8, u32)>>,
     /// Values that a port gives one after the other, before the one in `ports`.
     pub queues: Mutex<BTreeMap<u16, Vec<u32>>>,
-    cmos: Mutex<BTreeMap<u32, u32>>,
-    fw_cfg: Mutex<BTreeMap<u16, Vec<u8>>>,
-    fw_cfg_at: Mutex<(u16, usize)>,
+    pub cmos: Mutex<BTreeMap<u32, u32>>,
+    pub fw_cfg: Mutex<BTreeMap<u16, Vec<u8>>>,
+    pub fw_cfg_at: Mutex<(u16, usize)>,
     pub msrs: Mutex<BTreeMap<u32, u64>>,
     pub wrmsrs: Mutex<Vec<(u32, u64)>>,
     pub mmio: Mutex<BTreeMap<u64, u64>>,

@@ -1,1 +1,328 @@
 // SPDX-License-Identifier: GPL-2.0
+//! fw_cfg as firmware reads it: by the data register and by DMA.
+
+use std::vec::Vec;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::mock::{Mock, LOW};
+
+/// A bzImage of `sectors` setup sectors and a recognizable rest.
+fn kernel(sectors: u8, len: usize) -> Vec<u8> {
+    let mut image: Vec<u8> = (0..len).map(|i| (i / 7) as u8).collect();
+    image[0x1f1] = sectors;
+    image[0x202..0x206].copy_from_slice(b"HdrS");
+    image
+}
+
+fn mock() -> Mock {
+    Mock {
+        kernel: Some(kernel(2, 0x900)),
+        initrd: Some(b"initrd's bytes".to_vec()),
+        command_line: Some(b"console=ttyS0".to_vec()),
+        ..Mock::new(3)
+    }
+}
+
+struct Guest {
+    mock: Mock,
+    fw_cfg: FwCfg,
+}
+
+fn guest(mock: Mock) -> Guest {
+    let (low, high) = mock.ram;
+    let fw_cfg = FwCfg::new(&mock, low, high, 3).unwrap();
+    mock.take_outs();
+    Guest { mock, fw_cfg }
+}
+
+impl Guest {
+    fn out(&self, port: u16, size: u8, value: u32) {
+        self.fw_cfg
+            .write(&self.mock, &self.fw_cfg.ram(), port, size, value);
+    }
+
+    fn select(&self, key: u16) {
+        self.out(SELECTOR, 2, key.into());
+    }
+
+    /// Reads byte by byte.
+    fn read(&self, key: u16, len: usize) -> Vec<u8> {
+        self.select(key);
+        (0..len)
+            .map(|_| self.fw_cfg.read(&self.mock, DATA, 1) as u8)
+            .collect()
+    }
+
+    fn read_u32(&self, key: u16) -> u32 {
+        u32::from_le_bytes(self.read(key, 4).try_into().unwrap())
+    }
+
+    /// A DMA access; gives the control word afterwards.
+    fn dma(&self, control: u32, len: u32, address: u64) -> u32 {
+        let mut access = control.to_be_bytes().to_vec();
+        access.extend(len.to_be_bytes());
+        access.extend(address.to_be_bytes());
+        self.mock.poke(0x1000, &access);
+        self.out(DMA_HIGH, 4, 0);
+        self.out(DMA_LOW, 4, 0x1000_u32.to_be());
+        u32::from_be_bytes(self.mock.peek(0x1000, 4).try_into().unwrap())
+    }
+}
+
+fn select_and(key: u16, control: u32) -> u32 {
+    (u32::from(key) << 16) | control::SELECT | control
+}
+
+#[test]
+fn kernel_is_split_at_its_setup() {
+    let g = guest(mock());
+    let image = kernel(2, 0x900);
+    assert_eq!(g.read_u32(key::SETUP_SIZE), 0x600);
+    assert_eq!(g.read_u32(key::KERNEL_SIZE), 0x300);
+    assert_eq!(g.read(key::SETUP_DATA, 0x600), image[..0x600]);
+    assert_eq!(g.read(key::KERNEL_DATA, 0x300), image[0x600..]);
+    assert_eq!(g.read_u32(key::INITRD_SIZE), 14);
+    assert_eq!(g.read(key::INITRD_DATA, 16), b"initrd's bytes\0\0");
+    assert_eq!(g.read_u32(key::CMDLINE_SIZE), 14);
+    assert_eq!(g.read(key::CMDLINE_DATA, 14), b"console=ttyS0\0");
+    assert_eq!(g.mock.take_outs(), [], "nothing of this reaches QEMU");
+    let four = guest(Mock {
+        kernel: Some(kernel(0, 0x2000)),
+        ..Mock::new(1)
+    });
+    assert_eq!(four.read_u32(key::SETUP_SIZE), 5 * 512, "0 sectors mean 4");
+}
+
+#[test]
+fn sevsims_own_blobs_are_hidden() {
+    let none = Mock::new(1);
+    for item in [8, 0xb, 0x11, 0x12, 0x14, 0x15, 0x17, 0x18, 0x10] {
+        none.file(item, b"sevsim itself");
+    }
+    let g = guest(none);
+    for item in [8, 0xb, 0x14, 0x17] {
+        assert_eq!(g.read_u32(item), 0, "{item:#x}");
+        assert_eq!(
+            g.read_u32(item | 0x4000),
+            0,
+            "{item:#x} by the write channel"
+        );
+    }
+    for item in [0x10, 0x11, 0x12, 0x15, 0x18] {
+        assert_eq!(g.read(item, 13), [0; 13], "{item:#x}");
+    }
+}
+
+#[test]
+fn memory_and_cpus_are_the_guests() {
+    let g = guest(Mock {
+        ram: (0x8000_0000, 0x4000_0000),
+        ..Mock::new(3)
+    });
+    assert_eq!(g.read(key::RAM_SIZE, 8), 0xc000_0000_u64.to_le_bytes());
+    assert_eq!(g.read(key::NB_CPUS, 2), [3, 0]);
+}
+
+/// Name, key and size of each file.
+fn directory(g: &Guest) -> Vec<(Vec<u8>, u16, u32)> {
+    let count = u32::from_be_bytes(g.read(key::FILE_DIR, 4).try_into().unwrap()) as usize;
+    let all = g.read(key::FILE_DIR, 4 + 64 * count);
+    all[4..]
+        .chunks(64)
+        .map(|e| {
+            let size = u32::from_be_bytes(e[..4].try_into().unwrap());
+            (name(e).to_vec(), u16::from_be_bytes([e[4], e[5]]), size)
+        })
+        .collect()
+}
+
+#[test]
+fn memory_map_has_no_host_memory() {
+    let g = guest(Mock {
+        ram: (0x8000_0000, 0x4000_0000),
+        ..Mock::new(3)
+    });
+    let files = directory(&g);
+    let e820 = files.iter().find(|(name, ..)| name == b"etc/e820").unwrap();
+    assert_eq!((e820.1, e820.2), (0x21, 60));
+    let mut want = range(0, 0x8000_0000).to_vec();
+    want.extend(range(1 << 32, 0x4000_0000));
+    want.extend(0xfd_0000_0000_u64.to_le_bytes());
+    want.extend(0x3_0000_0000_u64.to_le_bytes());
+    want.extend(2_u32.to_le_bytes());
+    assert_eq!(g.read(0x21, 60), want);
+    // The PCI window starts above what QEMU really has: 4 GiB + 0x1_9000_0000.
+    let end = files
+        .iter()
+        .find(|(name, ..)| name == RESERVED_END)
+        .unwrap();
+    assert_eq!((end.1, end.2), (0x22, 8), "added with the next free key");
+    assert_eq!(g.read(0x22, 8), 0x2_9000_0000_u64.to_le_bytes());
+    assert_eq!(files.len(), 3);
+    assert_eq!(g.fw_cfg.ram().host_end, 0x2_9000_0000);
+}
+
+#[test]
+fn memory_map_without_high_ram_is_shorter() {
+    let g = guest(Mock {
+        ram: (0x4000_0000, 0),
+        ..Mock::new(1)
+    });
+    let e820 = directory(&g)
+        .into_iter()
+        .find(|(name, ..)| name == b"etc/e820")
+        .unwrap();
+    assert_eq!(e820.2, 40);
+    assert_eq!(g.read(0x21, 20), range(0, 0x4000_0000));
+}
+
+#[test]
+fn reserved_memory_end_of_qemu_is_replaced() {
+    let mock = Mock::new(1);
+    mock.directory(&[("etc/e820", 0x20, 20), ("etc/reserved-memory-end", 0x21, 8)]);
+    mock.file(0x20, &range(1 << 32, 0x1000_0000));
+    mock.file(0x21, &7_u64.to_le_bytes());
+    let g = guest(mock);
+    assert_eq!(directory(&g).len(), 2);
+    assert_eq!(g.read(0x21, 8), 0x1_1000_0000_u64.to_le_bytes());
+}
+
+#[test]
+fn too_many_files_are_refused() {
+    let mock = Mock::new(1);
+    let files: Vec<_> = (0..96).map(|i| ("x", 0x20 + i, 1)).collect();
+    mock.directory(&files);
+    let (low, high) = mock.ram;
+    assert_eq!(
+        FwCfg::new(&mock, low, high, 1).err(),
+        Some(SetupError::FwCfgTooLarge)
+    );
+    mock.directory(&files[..95]);
+    assert!(
+        FwCfg::new(&mock, low, high, 1).is_ok(),
+        "room for the one that is added"
+    );
+}
+
+#[test]
+fn other_items_are_qemus() {
+    let g = guest(mock());
+    assert_eq!(g.read(0x20, 5), b"boot\0");
+    assert_eq!(g.mock.take_outs(), [(SELECTOR, 2, 0x20)]);
+    // Back and forth between the two.
+    assert_eq!(g.read_u32(key::INITRD_SIZE), 14);
+    assert_eq!(g.read(0x20, 4), b"boot");
+    assert_eq!(
+        g.dma(select_and(0x20, control::READ), 16, 0x3000),
+        select_and(0x20, control::READ)
+    );
+    let low = 0x1000_u32.to_be();
+    assert_eq!(
+        g.mock.take_outs()[1..],
+        [(DMA_HIGH, 4, 0), (DMA_LOW, 4, low)]
+    );
+}
+
+#[test]
+fn string_reads() {
+    let g = guest(mock());
+    let mut buf = [9; 8];
+    g.select(key::INITRD_DATA);
+    assert!(g.fw_cfg.read_string(&g.mock, &mut buf));
+    assert_eq!(&buf, b"initrd's");
+    assert!(g.fw_cfg.read_string(&g.mock, &mut buf));
+    assert_eq!(&buf, b" bytes\0\0", "zeroes behind the end");
+    assert!(g.fw_cfg.read_string(&g.mock, &mut buf));
+    assert_eq!(buf, [0; 8]);
+    g.select(0x20);
+    assert!(!g.fw_cfg.read_string(&g.mock, &mut buf));
+}
+
+#[test]
+fn dma_select_read_and_skip() {
+    let g = guest(mock());
+    g.mock.poke(0x3000, &[0xee; 32]);
+    assert_eq!(
+        g.dma(select_and(key::INITRD_DATA, control::READ), 6, 0x3000),
+        0
+    );
+    assert_eq!(g.mock.peek(0x3000, 8), b"initrd\xee\xee");
+    assert_eq!(g.dma(control::SKIP, 3, 0), 0);
+    assert_eq!(g.dma(control::READ, 10, 0x3000), 0);
+    assert_eq!(
+        g.mock.peek(0x3000, 11),
+        b"bytes\0\0\0\0\0\xee",
+        "zeroes, and not one more"
+    );
+    assert_eq!(g.dma(select_and(key::CMDLINE_DATA, 0), 5, 0x3000), 0);
+    assert_eq!(
+        g.fw_cfg.read(&g.mock, DATA, 1),
+        u32::from(b'c'),
+        "one state for both ways"
+    );
+    assert_eq!(g.dma(control::READ, 0, 0), 0, "nothing to do");
+}
+
+#[test]
+fn dma_errors() {
+    let g = guest(mock());
+    let initrd = |control| select_and(key::INITRD_DATA, control);
+    assert_eq!(g.dma(initrd(control::WRITE), 4, 0x3000), control::ERROR);
+    assert_eq!(g.dma(initrd(control::READ), 4, LOW - 3), control::ERROR);
+    assert_eq!(g.dma(initrd(control::READ), 4, 0xfee0_0000), control::ERROR);
+    assert_eq!(g.dma(initrd(control::READ), 4, u64::MAX), control::ERROR);
+    // QEMU's device, too, must not be sent beyond the guest's RAM.
+    assert_eq!(
+        g.dma(select_and(0x20, control::READ), 4, 0x1_8000_0000),
+        control::ERROR
+    );
+    assert_eq!(
+        g.dma(select_and(0x20, control::WRITE), 4, LOW),
+        control::ERROR
+    );
+    assert_eq!(g.mock.take_outs(), []);
+    // No access structure: nothing happens.
+    g.out(DMA_HIGH, 4, 1_u32.to_be());
+    g.out(DMA_LOW, 4, 0x1000_u32.to_be());
+    g.out(DMA_LOW, 2, 0);
+    assert_eq!(g.mock.take_outs(), []);
+}
+
+#[test]
+fn dma_address_is_put_together_once() {
+    let g = guest(mock());
+    g.out(DMA_HIGH, 4, 1_u32.to_be());
+    g.out(DMA_LOW, 4, 0x1000_u32.to_be());
+    // The upper half went with that transfer.
+    assert_eq!(
+        g.dma(select_and(key::INITRD_DATA, control::READ), 2, 0x3000),
+        0
+    );
+    assert_eq!(g.mock.peek(0x3000, 2), b"in");
+}
+
+proptest! {
+    /// Reads in pieces of any size, by either way, give the same bytes.
+    #[test]
+    fn pieces_make_up_the_item(pieces in prop::collection::vec((any::<bool>(), 1_usize..700), 1..8)) {
+        let g = guest(mock());
+        let mut want = kernel(2, 0x900)[0x600..].to_vec();
+        let total: usize = pieces.iter().map(|(_, len)| len).sum();
+        want.resize(want.len().max(total), 0);
+        g.select(key::KERNEL_DATA);
+        let mut got = Vec::new();
+        for (dma, len) in pieces {
+            if dma {
+                prop_assert_eq!(g.dma(control::READ, len as u32, 0x3000), 0);
+                got.extend(g.mock.peek(0x3000, len));
+            } else {
+                let mut buf = vec![0; len];
+                prop_assert!(g.fw_cfg.read_string(&g.mock, &mut buf));
+                got.extend(buf);
+            }
+        }
+        prop_assert_eq!(&got[..], &want[..total]);
+    }
+}
