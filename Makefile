@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
-# What a person types. Goals that are not listed in `make help` are the kernel's and go to the kernel's own make.
+# What a person types. Goals that are not listed in `make help` are the kernel's and go to the
+# kernel's own make.
 
 .SUFFIXES:
 .DELETE_ON_ERROR:
@@ -14,17 +15,17 @@ override quote = '$(subst ','\'',$(1))'
 
 # ---- What can be set on the command line (make help explains)
 SEV_ES ?= rust
-own-variables := KERNEL_SRC O SEV_ES VCPUS MEM APPEND INITRD DISK KERNEL CBIT APIC BATCH ARGS FROM TRAILERS TOOLCHAIN \
-		 KEEP_GOING
-export KERNEL_SRC O SEV_ES VCPUS MEM APPEND INITRD DISK KERNEL CBIT APIC BATCH ARGS FROM TRAILERS TOOLCHAIN
+own-variables := KERNEL_SRC O SEV_ES VCPUS MEM APPEND INITRD DISK KERNEL CBIT APIC BATCH ARGS \
+		 FROM TRAILERS TOOLCHAIN
+export $(own-variables)
 
 test-parts := test-scripts test-unit test-build test-boot test-tools
-own-goals := help kernel kernel-rust kernel-c tree toolchain sevsim boot test $(test-parts) bench check series \
-	     clean mrproper distclean kernel-help
+own-goals := help kernel kernel-rust kernel-c kernel-help tree toolchain sevsim boot \
+	     test $(test-parts) bench check series clean mrproper distclean
 
 # ---- Handing over to the kernel's make
-# Its variables: what the user gave on the command line, less our own. Its flags: the letters that mean the same there, and
-# -j; without -j all cores are used.
+# Its variables: what the user gave on the command line, less our own. Its flags: the letters that
+# mean the same there, and -j; without -j all cores are used.
 kernel-variables = $(foreach v,$(filter-out $(own-variables) MAKEFLAGS,$(.VARIABLES)),$(if \
 	$(filter command,$(firstword $(origin $(v)))),$(call quote,$(v)=$($(v)))))
 flag-letters = $(firstword $(filter-out -%,$(firstword $(MAKEFLAGS))))
@@ -94,17 +95,18 @@ help:
 #H   make test        build and test everything; the last line is "N passed, N failed"
 #H
 #H Building
-#H   make LLVM=1      the kernel, configured by scripts/config unless its output folder has a .config; output in
-#H                    build/kernel-rust (SEV_ES=c: build/kernel-c), or O=
-#H   make GOAL        any goal of the kernel's: menuconfig, bzImage, modules, arch/x86/coco/sev/, ... with LLVM=, O=, V=,
-#H                    W=, -j, CLIPPY=1 as usual (without -j: all cores); make kernel-help lists them
+#H   make LLVM=1      the kernel, configured by scripts/config unless its output folder has a
+#H                    .config; in build/kernel-rust (SEV_ES=c: build/kernel-c), or O=
+#H   make GOAL        any goal of the kernel's: menuconfig, bzImage, modules, arch/x86/coco/sev/,
+#H                    ... with LLVM=, O=, V=, W=, -j, CLIPPY=1 as usual (without -j: all cores);
+#H                    make kernel-help lists them
 #H   make kernel-rust kernel-c   both kernels, by LLVM
-#H   make tree        assemble the kernel source in build/linux from patches/ and the overlay folders
+#H   make tree        assemble the kernel source in build/linux from patches/ and overlay folders
 #H   make sevsim      the hypervisor and its runner, in build/sevsim
-#H   make toolchain   look for the tools on the host, else make a Debian root with them in build/toolchain
+#H   make toolchain   look for the tools on the host, else make a Debian root in build/toolchain
 #H   make series      mails for `git am` in build/series
-#H       FROM='Name <mail>'      author of the mails (else git's user)
-#H       TRAILERS='Tested-by: Name <mail>'   lines to add to each message (more than one: separated by '|')
+#H       FROM='Name <mail>'          author of the mails (else git's user)
+#H       TRAILERS='Tested-by: ...'   lines to add to each message, separated by '|'
 #H
 #H Running: make boot, with
 #H       VCPUS=2      vCPUs, 1 to 8                   MEM=1024    MiB of memory
@@ -123,7 +125,9 @@ help:
 #H   make check       rustfmt, clippy, checkpatch, shellcheck
 #H
 #H For all of them
-#H       KERNEL_SRC=PATH    a Linux 7.3 tree or tarball instead of Debian's source (remembered; KERNEL_SRC=debian: back)
+#H       KERNEL_SRC=PATH    a Linux 7.3 tree or tarball instead of Debian's source (it is
+#H                          remembered; KERNEL_SRC=debian goes back)
 #H       TOOLCHAIN=host|root   insist on the host's tools, or on the Debian root
 #H
-#H   make clean       remove the kernels' object files (O=: those there); make distclean: remove build/
+#H   make clean       remove the kernels' object files (O=: those there)
+#H   make distclean   remove build/

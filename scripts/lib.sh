@@ -1,13 +1,15 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: GPL-2.0
-# Sourced by the project's shell scripts: where things are, messages, and steps with progress and a kept log.
+# Sourced by the project's shell scripts: where things are, messages, and steps with progress and a
+# kept log.
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 # shellcheck disable=SC2034
 {
 	build=$top/build
 	logs=$top/build/logs
-	# The Debian release that the toolchain comes from, and the package with the kernel's source (from its backports).
+	# The Debian release that the toolchain comes from, and the package with the kernel's source
+	# (from its backports).
 	suite=trixie
 	source_package=linux-source-7.3
 	kernel_series=7.3
@@ -21,8 +23,9 @@ die() {
 	exit 1
 }
 
-# step NAME LOG COMMAND...: run a command with its output in build/logs/LOG and one line about it on the screen. A terminal
-# sees the seconds go by and the log's last line; on failure everybody sees the log's end.
+# step NAME LOG COMMAND...: run a command with its output in build/logs/LOG and one line about it on
+# the screen. A terminal sees the seconds go by and the log's last line; on failure everybody sees
+# the log's end.
 step() {
 	local name=$1 log=$logs/$2 begin=$SECONDS ticker='' rc=0
 	shift 2
@@ -34,7 +37,8 @@ step() {
 			width=$(($(tput cols 2>/dev/null || echo 80) - ${#name} - 20))
 			while sleep 1; do
 				last=$(tail -n 1 "$log" 2>/dev/null | tr -cd '[:print:]')
-				printf '\r\033[K  %s ... %d s  %s' "$name" $((SECONDS - begin)) "${last:0:$((width > 0 ? width : 0))}"
+				printf '\r\033[K  %s ... %d s  %s' "$name" $((SECONDS - begin)) \
+					"${last:0:$((width > 0 ? width : 0))}"
 			done
 		) &
 		ticker=$!
@@ -54,13 +58,15 @@ step() {
 	fi
 	printf 'FAILED (%d s)\n' $((SECONDS - begin))
 	tail -n 15 "$log" | sed 's/^/    | /' >&2
-	printf '%s: error: %s failed with status %d\n    the whole log: %s\n' "$(basename "$0")" "$name" "$rc" "$log" >&2
+	printf '%s: error: %s failed with status %d\n    the whole log: %s\n' "$(basename "$0")" \
+		"$name" "$rc" "$log" >&2
 	[ -z "${STEP_HINT:-}" ] || printf '    %s\n' "$STEP_HINT" >&2
 	return "$rc"
 }
 
 # The host's Debian mirror, so that nothing here has to name one; empty on other distributions.
 host_mirror() {
-	{ grep -hE '^(deb|URIs:) ' /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources \
-		2>/dev/null || true; } | grep -oE '[a-z+]+://[^ ]+/debian/?( |$)' | head -n 1 | tr -d ' '
+	local files=(/etc/apt/sources.list /etc/apt/sources.list.d/*.{list,sources})
+	{ grep -hE '^(deb|URIs:) ' "${files[@]}" 2>/dev/null || true; } |
+		grep -oE '[a-z+]+://[^ ]+/debian/?( |$)' | head -n 1 | tr -d ' '
 }

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
 """The series as data: patch files, overlay folders, and the kernel files that they make together.
 
-patches/series names the patch files in order. A patch file holds a commit message, the overlay files that the commit
-adds, and its hooks: a diff of files that the kernel already has (patches/README describes the format). scripts/assemble
-turns this into a kernel tree, scripts/series into mails; both see only what this module says.
+patches/series names the patch files in order. A patch file holds a commit message, the overlay
+files that the commit adds, and its hooks: a diff of files that the kernel already has
+(patches/README describes the format). scripts/assemble turns this into a kernel tree,
+scripts/series into mails; both see only what this module says.
 """
 
 import os
@@ -14,7 +15,8 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# Where the project's overlay folders lie in the kernel: (project path, kernel path). Kconfig is a single file.
+# Where the project's overlay folders lie in the kernel: (project path, kernel path). Kconfig is a
+# single file.
 OVERLAYS = (
     ("Kconfig", "arch/x86/coco/sev/Kconfig"),
     ("arch-x86-sev", "arch/x86"),
@@ -28,7 +30,7 @@ LITTER = re.compile(r"~$|\.(orig|rej|o|pyc|sw[a-p])$|^\.#|^#.*#$|^(__pycache__|t
 
 
 class PatchsetError(Exception):
-    """Something in patches/ or an overlay folder is wrong; the text tells a person what and where."""
+    """Something in patches/ or an overlay folder is wrong; the text tells what and where."""
 
 
 @dataclass
@@ -60,7 +62,9 @@ def read_series(top):
     try:
         lines = listing.read_text().splitlines()
     except FileNotFoundError:
-        raise PatchsetError("patches/series is missing: it names the patch files in order, one a line") from None
+        raise PatchsetError(
+            "patches/series is missing: it names the patch files in order, one a line"
+        ) from None
     patches = []
     for number, line in enumerate(lines, 1):
         name = line.partition("#")[0].strip()
@@ -84,11 +88,15 @@ def parse_patch(name, raw):
     try:
         cut = lines.index(b"---")
     except ValueError:
-        raise PatchsetError(f"patches/{name}: no line '---' between the message and what the commit adds") from None
+        raise PatchsetError(
+            f"patches/{name}: no line '---' between the message and what the commit adds"
+        ) from None
     message = b"\n".join(lines[:cut]).decode("utf-8")
     subject, _, body = message.strip("\n").partition("\n")
     if not subject.strip() or (body and not body.startswith("\n")):
-        raise PatchsetError(f"patches/{name}: the message is a subject line, a blank line, then the body")
+        raise PatchsetError(
+            f"patches/{name}: the message is a subject line, a blank line, then the body"
+        )
     patch = Patch(name=name, subject=subject.strip(), body=body.strip("\n"))
     for index in range(cut + 1, len(lines)):
         line = lines[index]
@@ -100,7 +108,9 @@ def parse_patch(name, raw):
         if text.startswith("add "):
             patch.adds.append(text[4:].strip())
         elif text:
-            raise PatchsetError(f"patches/{name}:{index + 1}: expected 'add PATH' or 'diff --git', found: {text}")
+            raise PatchsetError(
+                f"patches/{name}:{index + 1}: expected 'add PATH' or 'diff --git', found: {text}"
+            )
     patch.hooked = hooked_paths(patch)
     return patch
 
@@ -120,8 +130,10 @@ def hooked_paths(patch):
         elif line.startswith(b"@@"):
             in_header = False
         elif in_header and line.startswith(b"new file mode"):
-            raise PatchsetError(f"{where}: hooks change existing files; put {paths[-1]} into an overlay folder "
-                                "and name it with 'add'")
+            raise PatchsetError(
+                f"{where}: hooks change existing files; put {paths[-1]} into an overlay folder "
+                "and name it with 'add'"
+            )
     return paths
 
 
@@ -139,19 +151,27 @@ def overlay_files(top):
                     continue
                 path = Path(folder, name)
                 if path.is_symlink():
-                    raise PatchsetError(f"{path.relative_to(top)}: overlay folders hold plain files, not links")
+                    raise PatchsetError(
+                        f"{path.relative_to(top)}: overlay folders hold plain files, not links"
+                    )
                 found[f"{target}/{path.relative_to(base)}"] = path
     return found
 
 
 def is_project_only(kernel_path, pristine):
-    """Guides for this project lie in Documentation/ too: at its top, or in folders that the kernel does not have."""
+    """Guides for this project lie in Documentation/ too: at its top, or in folders that the kernel
+    does not have.
+    """
     parts = kernel_path.split("/")
-    return parts[0] == "Documentation" and (len(parts) == 2 or not Path(pristine, *parts[:2]).is_dir())
+    return parts[0] == "Documentation" and (
+        len(parts) == 2 or not Path(pristine, *parts[:2]).is_dir()
+    )
 
 
 def claim(top, pristine, patches):
-    """Decide which patch adds which overlay file: a list, parallel to `patches`, of {kernel path: File}."""
+    """Decide which patch adds which overlay file: a list, parallel to `patches`, of {kernel path:
+    File}.
+    """
     overlay = overlay_files(top)
     owner = {}
     errors = []
@@ -164,22 +184,28 @@ def claim(top, pristine, patches):
             else:
                 paths = [p for p in overlay if p == entry]
             if not paths:
-                errors.append(f"patches/{patch.name}: 'add {entry}' names nothing in the overlay folders")
+                errors.append(
+                    f"patches/{patch.name}: 'add {entry}' names nothing in the overlay folders"
+                )
             for path in paths:
                 if path in owner:
                     errors.append(f"{path}: added by both {owner[path]} and {patch.name}")
                     continue
                 owner[path] = patch.name
                 if Path(pristine, path).exists():
-                    errors.append(f"{overlay[path].relative_to(top)}: the kernel has {path} already; "
-                                  f"change it by a hook in patches/{patch.name}")
+                    errors.append(
+                        f"{overlay[path].relative_to(top)}: the kernel has {path} already; "
+                        f"change it by a hook in patches/{patch.name}"
+                    )
                 source = overlay[path]
                 mine[path] = File(source.read_bytes(), os.access(source, os.X_OK))
         claims.append(mine)
     for path, source in overlay.items():
         if path not in owner and not is_project_only(path, pristine):
-            errors.append(f"{source.relative_to(top)}: no patch adds it; name it in one of patches/*.patch "
-                          f"as 'add {path}'")
+            errors.append(
+                f"{source.relative_to(top)}: no patch adds it; name it in one of patches/*.patch "
+                f"as 'add {path}'"
+            )
     if errors:
         more = [f"and {len(errors) - 10} more of that kind"] if len(errors) > 10 else []
         raise PatchsetError("\n".join(errors[:10] + more))
@@ -187,7 +213,9 @@ def claim(top, pristine, patches):
 
 
 class Scratch:
-    """A folder holding just the kernel files that the series touches, in the state after the patches applied so far."""
+    """A folder holding just the kernel files that the series touches, in the state after the
+    patches applied so far.
+    """
 
     def __init__(self, folder, pristine):
         self.folder = Path(folder)
@@ -229,10 +257,18 @@ class Scratch:
                 raise PatchsetError(f"patches/{patch.name}: hooks {path}, which is {hint}")
             self.fetch(path)
         if patch.diff:
-            # Without a ceiling git would find the repository around the scratch folder and skip every file.
-            env = dict(os.environ, GIT_CEILING_DIRECTORIES=str(self.folder.resolve().parent), LC_ALL="C")
-            run = subprocess.run(["git", "apply", "--whitespace=nowarn", "-"], cwd=self.folder, env=env,
-                                 input=patch.diff, capture_output=True)
+            # Without a ceiling git would find the repository around the scratch folder and skip
+            # every file.
+            env = dict(
+                os.environ, GIT_CEILING_DIRECTORIES=str(self.folder.resolve().parent), LC_ALL="C"
+            )
+            run = subprocess.run(
+                ["git", "apply", "--whitespace=nowarn", "-"],
+                cwd=self.folder,
+                env=env,
+                input=patch.diff,
+                capture_output=True,
+            )
             if run.returncode:
                 raise PatchsetError(explain(patch, run.stderr.decode("utf-8", "replace")))
         for path, file in added.items():
@@ -244,11 +280,16 @@ def explain(patch, stderr):
     text = [f"patches/{patch.name}: a hook does not apply to this kernel"]
     for line in stderr.splitlines():
         failed = re.fullmatch(r"error: patch failed: (.+):(\d+)", line)
-        corrupt = re.match(r"error: (corrupt patch|patch fragment without header) at (?:<stdin>:|line )?(\d+)", line)
+        corrupt = re.match(
+            r"error: (corrupt patch|patch fragment without header) at (?:<stdin>:|line )?(\d+)",
+            line,
+        )
         if failed:
             text += find_hunk(patch, failed[1], int(failed[2]))
         elif corrupt:
-            text.append(f"  patches/{patch.name}:{patch.diff_line + int(corrupt[2]) - 1}: {corrupt[1]}")
+            text.append(
+                f"  patches/{patch.name}:{patch.diff_line + int(corrupt[2]) - 1}: {corrupt[1]}"
+            )
         elif not line.endswith("patch does not apply"):
             text.append(f"  {line}")
     return "\n".join(text)
@@ -267,13 +308,20 @@ def find_hunk(patch, path, line):
         if match:
             count += 1
             if current == path and int(match[1]) == line:
-                head = [f"  patches/{patch.name}:{patch.diff_line + index}: hunk {count} of {path}: {row}"]
-                return head + [f"  | {r}" for r in lines[index + 1:index + 8] if r and r[0] in " -+"]
+                head = [
+                    f"  patches/{patch.name}:{patch.diff_line + index}: "
+                    f"hunk {count} of {path}: {row}"
+                ]
+                return head + [
+                    f"  | {r}" for r in lines[index + 1 : index + 8] if r and r[0] in " -+"
+                ]
     return [f"  {path}, hunk at line {line}"]
 
 
 def wanted_files(top, pristine, patches=None, scratch_parent=None):
-    """Every kernel file that differs from pristine once the whole series is applied: {kernel path: File}."""
+    """Every kernel file that differs from pristine once the whole series is applied: {kernel path:
+    File}.
+    """
     if patches is None:
         patches = read_series(top)
     claims = claim(top, pristine, patches)

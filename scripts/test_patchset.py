@@ -65,7 +65,9 @@ class PatchsetTest(unittest.TestCase):
         self.put(self.top / "arch-x86-sev/coco/sev/deep/b.rs", "// b\n")
         self.put(self.top / "Documentation/guide.md", "of the project only\n")
         self.put(self.top / "patches/series", "# comment\n0001-a.patch\n0002-b.patch # another\n")
-        self.patch("0001-a.patch", "add arch/x86/coco/sev/Kconfig\nadd arch/x86/coco/sev/a.rs\n\n" + HOOK)
+        self.patch(
+            "0001-a.patch", "add arch/x86/coco/sev/Kconfig\nadd arch/x86/coco/sev/a.rs\n\n" + HOOK
+        )
         self.patch("0002-b.patch", "add arch/x86/coco/sev/deep/\n\n" + SECOND_HOOK)
 
     @staticmethod
@@ -76,7 +78,9 @@ class PatchsetTest(unittest.TestCase):
 
     def patch(self, name, content):
         """Write a patch file with this after its '---'."""
-        self.put(self.top / "patches" / name, f"x86/sev: Subject of {name}\n\nBody.\n\n---\n{content}")
+        self.put(
+            self.top / "patches" / name, f"x86/sev: Subject of {name}\n\nBody.\n\n---\n{content}"
+        )
 
     def update(self):
         """Assemble; returns {path: what was done}."""
@@ -92,7 +96,9 @@ class PatchsetTest(unittest.TestCase):
 
     def test_assembles(self):
         self.assertEqual(len(self.update()), 4)
-        self.assertEqual((self.tree / "arch/x86/Makefile").read_text(), "one\ntwo\nhooked\nagain\nthree\n")
+        self.assertEqual(
+            (self.tree / "arch/x86/Makefile").read_text(), "one\ntwo\nhooked\nagain\nthree\n"
+        )
         self.assertEqual((self.tree / "arch/x86/coco/sev/deep/b.rs").read_text(), "// b\n")
         self.assertFalse((self.tree / "Documentation/guide.md").exists())
         self.assertEqual((self.pristine / "arch/x86/Makefile").read_text(), "one\ntwo\nthree\n")
@@ -113,7 +119,10 @@ class PatchsetTest(unittest.TestCase):
         self.put(self.top / "patches/series", "0001-a.patch\n")
         self.patch("0001-a.patch", "add arch/x86/coco/sev/\n")
         old = (self.pristine / "arch/x86/Makefile").stat().st_mtime_ns
-        self.assertEqual(self.update(), {"arch/x86/Makefile": "restored", "arch/x86/coco/sev/deep/b.rs": "removed"})
+        self.assertEqual(
+            self.update(),
+            {"arch/x86/Makefile": "restored", "arch/x86/coco/sev/deep/b.rs": "removed"},
+        )
         self.assertFalse((self.tree / "arch/x86/coco/sev/deep").exists())
         # Objects built from the hooked file must look older than the restored one.
         self.assertGreater((self.tree / "arch/x86/Makefile").stat().st_mtime_ns, old)
@@ -126,27 +135,40 @@ class PatchsetTest(unittest.TestCase):
         self.assertEqual(kept.read_text(), "// precious\n")
 
     def test_hook_that_does_not_apply(self):
-        self.patch("0002-b.patch", "add arch/x86/coco/sev/deep/\n\n" + SECOND_HOOK.replace("two", "2"))
+        self.patch(
+            "0002-b.patch", "add arch/x86/coco/sev/deep/\n\n" + SECOND_HOOK.replace("two", "2")
+        )
         self.assert_error("patches/0002-b.patch:11: hunk 1 of arch/x86/Makefile")
 
     def test_overlay_errors(self):
         self.put(self.top / "selftests/sev/x.c", "")
         self.assert_error("selftests/sev/x.c", "no patch adds it")
-        self.patch("0001-a.patch", "add arch/x86/coco/sev/\nadd tools/testing/selftests/sev/x.c\nadd rust/no.rs\n\n" + HOOK)
-        self.assert_error("added by both 0001-a.patch and 0002-b.patch", "'add rust/no.rs' names nothing")
+        self.patch(
+            "0001-a.patch",
+            "add arch/x86/coco/sev/\nadd tools/testing/selftests/sev/x.c\nadd rust/no.rs\n\n"
+            + HOOK,
+        )
+        self.assert_error(
+            "added by both 0001-a.patch and 0002-b.patch", "'add rust/no.rs' names nothing"
+        )
 
     def test_overlay_must_not_replace_kernel_files(self):
         self.put(self.top / "Documentation/arch/index.rst", "mine\n")
         self.assert_error("Documentation/arch/index.rst", "no patch adds it")
-        self.patch("0002-b.patch", "add arch/x86/coco/sev/deep/\nadd Documentation/arch/index.rst\n")
+        self.patch(
+            "0002-b.patch", "add arch/x86/coco/sev/deep/\nadd Documentation/arch/index.rst\n"
+        )
         self.assert_error("the kernel has Documentation/arch/index.rst already")
 
     def test_hooks_change_existing_files_only(self):
         new = HOOK.replace("--- a/arch/x86/Makefile", "new file mode 100644\n--- /dev/null")
         self.patch("0001-a.patch", new)
         self.assert_error("hooks change existing files")
-        self.patch("0001-a.patch", "add arch/x86/coco/sev/Kconfig\nadd arch/x86/coco/sev/a.rs\n\n"
-                   + HOOK.replace("arch/x86/Makefile", "arch/x86/Nothing"))
+        self.patch(
+            "0001-a.patch",
+            "add arch/x86/coco/sev/Kconfig\nadd arch/x86/coco/sev/a.rs\n\n"
+            + HOOK.replace("arch/x86/Makefile", "arch/x86/Nothing"),
+        )
         self.assert_error("hooks arch/x86/Nothing", "not in this kernel")
 
     def test_series_and_patch_files_match(self):
@@ -161,8 +183,12 @@ class PatchsetTest(unittest.TestCase):
     def test_mails_give_the_same_tree(self):
         output = self.top / "out"
         self.put(self.top / "patches/0000-cover-letter", "The cover\n\nBlurb.\n")
-        self.patch("0001-a.patch", "add arch/x86/coco/sev/Kconfig\nadd arch/x86/coco/sev/a.rs\n\n" + HOOK)
-        count = SERIES.make(self.top, self.pristine, output, ("A B", "a@b.c"), ["Tested-by: C <c@d.e>"])
+        self.patch(
+            "0001-a.patch", "add arch/x86/coco/sev/Kconfig\nadd arch/x86/coco/sev/a.rs\n\n" + HOOK
+        )
+        count = SERIES.make(
+            self.top, self.pristine, output, ("A B", "a@b.c"), ["Tested-by: C <c@d.e>"]
+        )
         self.assertEqual(count, 2)
         mails = sorted(output.iterdir())
         self.assertEqual(len(mails), 3)
@@ -177,7 +203,14 @@ class PatchsetTest(unittest.TestCase):
         wanted["arch/x86/coco/sev/a.rs"] = patchset.File(b"// other\n", False)
         touched = [p for p in wanted if (self.pristine / p).is_file()]
         with self.assertRaisesRegex(patchset.PatchsetError, "coco/sev/a.rs"):
-            SERIES.check(self.top / "check", ("A B", "a@b.c"), self.pristine, touched, sorted(output.iterdir()), wanted)
+            SERIES.check(
+                self.top / "check",
+                ("A B", "a@b.c"),
+                self.pristine,
+                touched,
+                sorted(output.iterdir()),
+                wanted,
+            )
 
 
 if __name__ == "__main__":
