@@ -8,6 +8,7 @@
 #![no_main]
 
 mod apic;
+mod clock;
 mod console;
 mod cpu;
 mod exceptions;

@@ -9,6 +9,7 @@ use machine::layout::FOUR_GIB;
 use machine::npt;
 
 use crate::apic;
+use crate::clock;
 use crate::cpu;
 use crate::fatal;
 use crate::log;
@@ -103,25 +104,6 @@ fn keep(module: Module) -> &'static [u8] {
     unsafe { core::slice::from_raw_parts(direct(copy), module.len as usize) }
 }
 
-/// The TSC's frequency, by channel 2 of the PIT over 50 ms.
-fn measure_tsc() -> u32 {
-    const PIT_HZ: u64 = 1_193_182;
-    const TICKS: u64 = PIT_HZ / 20;
-    let gate = cpu::in8(0x61) & !3;
-    cpu::out8(0x61, gate | 1);
-    // Mode 0: the output rises when the count is over.
-    cpu::out8(0x43, 0xb0);
-    cpu::out8(0x42, TICKS as u8);
-    cpu::out8(0x42, (TICKS >> 8) as u8);
-    let start = cpu::rdtsc();
-    while cpu::in8(0x61) & 0x20 == 0 {
-        core::hint::spin_loop();
-    }
-    let cycles = cpu::rdtsc() - start;
-    cpu::out8(0x61, gate);
-    (cycles * PIT_HZ / TICKS / 1000) as u32
-}
-
 /// Takes the machine over from the loader and sets the VM up.
 pub fn take_over(info: u64) {
     let info = Info::new(info);
@@ -160,7 +142,7 @@ pub fn take_over(info: u64) {
     let host = Host {
         layout,
         vcpus: options.vcpus,
-        tsc_khz: measure_tsc(),
+        tsc_khz: clock::measure_tsc_khz(),
         kernel: modules.kernel.map(keep),
         initrd: modules.initrd.map(keep),
         command_line: modules.command_line.map(keep).map(strip_end),

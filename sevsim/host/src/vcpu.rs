@@ -49,8 +49,15 @@ const NPF_WALK: u64 = 1 << 33;
 
 /// Runs a vCPU on this CPU for good.
 pub fn run(index: usize) -> ! {
-    let world = world::wait();
     cpu::clgi();
+    // Asleep, so that waiting CPUs take no time from the one that sets up.
+    let world = loop {
+        match world::get() {
+            Some(world) => break world,
+            // SAFETY: as in `sleep`.
+            None => unsafe { nmi_wait() },
+        }
+    };
     let vcpu = Vcpu::new(index, world);
     while !world.vm.may_start(index) {
         sleep(vcpu);
@@ -105,6 +112,7 @@ impl Vcpu {
         if !again {
             self.pending = None;
         }
+        self.notice_cr3();
         match code {
             exit::VMMCALL => self.vmmcall(),
             exit::MSR => self.msr(info1 != 0),
@@ -125,9 +133,7 @@ impl Vcpu {
             | exit::MWAIT
             | exit::READ_DR7
             | exit::WRITE_DR7 => self.vc(self.vc_code(code)),
-            exit::CR0_SEL_WRITE | exit::WRITE_CR3 | exit::WRITE_CR4 | exit::INVLPG => {
-                self.control_register()
-            }
+            exit::CR0_SEL_WRITE | exit::WRITE_CR4 | exit::INVLPG => self.control_register(),
             // EFER.SVME is 0 as far as the guest can tell.
             exit::VMRUN..=exit::SKINIT | exit::INVLPGA => self.inject(Event::UD),
             exit::SHUTDOWN => stop::end(

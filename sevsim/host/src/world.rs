@@ -10,6 +10,7 @@ use machine::paging::GuestMemory;
 use machine::paging::NotMemory;
 use spin::Once;
 
+use crate::apic;
 use crate::memory::direct;
 use crate::platform::Host;
 use crate::vcpu;
@@ -34,19 +35,18 @@ pub struct World {
 
 static WORLD: Once<World> = Once::new();
 
-/// Publishes the shared state.
+/// Publishes the shared state and wakes the CPUs that wait for it.
 pub fn set(world: World) {
+    let vcpus = world.vm.options().vcpus;
     WORLD.call_once(|| world);
+    for index in 1..vcpus {
+        apic::kick(index);
+    }
 }
 
 /// The shared state, if it is set.
 pub fn get() -> Option<&'static World> {
     WORLD.get()
-}
-
-/// The shared state; sleeps until it is set.
-pub fn wait() -> &'static World {
-    WORLD.wait()
 }
 
 impl World {

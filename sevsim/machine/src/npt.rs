@@ -150,11 +150,11 @@ impl Tables {
             (Place::Device, _) => return Ok(false),
             (Place::Ram { .. }, Alias::Data) => page | READ_WRITE | NX,
             (Place::Ram { private }, Alias::Private) => private | READ_WRITE,
-            (Place::Flash { copy }, Alias::Data) => copy | READ_ONLY | NX,
-            (Place::Flash { copy }, Alias::Private) => copy | READ_ONLY,
+            (Place::Flash { copy }, _) => copy | READ_ONLY,
         };
         map(frames, self.aliases, page, entry)?;
-        if kind == Alias::Private {
+        // Flash has one backing, so its pages have no roles to change.
+        if kind == Alias::Private && matches!(layout.place(page), Place::Ram { .. }) {
             self.private_aliases += 1;
         }
         Ok(true)

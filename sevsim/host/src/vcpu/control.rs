@@ -16,11 +16,9 @@ use crate::memory::direct;
 use crate::pages;
 use crate::world::World;
 
-/// Bit of a CR in the write intercepts.
-const CR3: u16 = 1 << 3;
-/// Bit of CR4.
+/// Bit of CR4 in the write intercepts.
 const CR4: u16 = 1 << 4;
-/// Bit of DR7.
+/// Bit of DR7 in the DR intercepts.
 const DR7: u16 = 1 << 7;
 
 /// MSRs that the guest reaches without exit, as KVM lets a SEV-ES guest: state that the VMSA
@@ -124,22 +122,36 @@ impl Vcpu {
     }
 
     /// While an address without C-bit leads to private memory for the sake of a walk or a fetch,
-    /// the guest may at any change of its translations come to use it for data: watch for that.
+    /// the guest may after a change of its translations come to use it for data. INVLPG is
+    /// intercepted then; a new CR3 is noticed at the next exit, because firmware rewrites CR3 with
+    /// the same value at the end of each exception and intercepting that would double its cost.
     pub fn update_intercepts(&mut self) {
-        let watch = self.tables.private_aliases != 0;
         let save = &self.vmcb.save;
         // CR4.PAE decides about the C-bit outside long mode.
         let legacy = save.cr0 & bits::CR0_PG != 0 && save.efer & bits::EFER_LMA == 0;
+        let watch = self.tables.private_aliases != 0;
         let control = &mut self.vmcb.control;
         control.intercept(exit::INVLPG, watch);
-        control.cr_writes = match (watch, legacy) {
-            (true, _) => CR3 | CR4,
-            (false, true) => CR4,
-            (false, false) => 0,
-        };
+        control.cr_writes = if legacy { CR4 } else { 0 };
     }
 
-    /// Carries out a write of CR0, CR3 or CR4, or INVLPG. The entry that follows flushes the TLB.
+    /// Forgets the aliases that served another CR3.
+    pub fn notice_cr3(&mut self) {
+        let cr3 = self.vmcb.save.cr3;
+        if cr3 != self.aliases_cr3 {
+            self.aliases_cr3 = cr3;
+            self.forget_aliases();
+        }
+    }
+
+    fn forget_aliases(&mut self) {
+        if self.tables.private_aliases != 0 {
+            self.tables.forget(&mut pages::Tables);
+            self.update_intercepts();
+        }
+    }
+
+    /// Carries out a write of CR0 or CR4, or INVLPG. The entry that follows flushes the TLB.
     pub fn control_register(&mut self) {
         let (insn, len) = self.instruction();
         let fine = match insn {
@@ -151,7 +163,6 @@ impl Vcpu {
                 self.write_cr0(old & !0xf | low)
             }
             Insn::ClearTs => self.write_cr0(self.vmcb.save.cr0 & !8),
-            Insn::WriteCr { cr: 3, register } => self.write_cr3(self.operand(register)),
             Insn::WriteCr { cr: 4, register } => self.write_cr4(self.operand(register)),
             Insn::Invlpg => true,
             _ => fatal!(
@@ -163,9 +174,7 @@ impl Vcpu {
         if !fine {
             return self.inject(Event::GP);
         }
-        if self.tables.private_aliases != 0 {
-            self.tables.forget(&mut pages::Tables);
-        }
+        self.forget_aliases();
         self.update_paging();
         self.advance(len);
     }
@@ -199,16 +208,6 @@ impl Vcpu {
         } else if !pg {
             save.efer &= !bits::EFER_LMA;
         }
-        true
-    }
-
-    fn write_cr3(&mut self, value: u64) -> bool {
-        let save = &mut self.vmcb.save;
-        // Bit 63 asks not to flush with PCIDs, which the guest does not have.
-        if value >> 52 != 0 {
-            return false;
-        }
-        save.cr3 = value;
         true
     }
 

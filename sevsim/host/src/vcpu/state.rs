@@ -61,6 +61,8 @@ pub struct Vcpu {
     pub injected_at: (u64, u64),
     /// Nested tables.
     pub tables: Tables,
+    /// CR3 that the aliases serve.
+    pub aliases_cr3: u64,
     /// Whether the C-bit works, and so which root is in use.
     pub cbit_active: bool,
     /// Counters.
@@ -104,6 +106,7 @@ impl Vcpu {
                 pending: None,
                 injected_at: (0, 0),
                 tables,
+                aliases_cr3: 0,
                 cbit_active: false,
                 stats: Stats::of(index),
             });
