@@ -207,7 +207,8 @@ impl Platform for Mock {
 
     fn port_out(&self, port: u16, bytes: u8, value: u32) {
         if port == 0x510 && bytes == 2 {
-            *self.fw_cfg_at.lock().unwrap() = (value as u16, 0);
+            // As QEMU, which takes the write channel's bit off.
+            *self.fw_cfg_at.lock().unwrap() = (value as u16 & !0x4000, 0);
         }
         self.outs.lock().unwrap().push((port, bytes, value));
         self.ports.lock().unwrap().insert(port, value);

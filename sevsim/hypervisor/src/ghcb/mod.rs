@@ -179,3 +179,21 @@ impl<'a, P: Platform> Ghcb<'a, P> {
         merge(at + 8, high);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::layout::{RAX, SW_EXITINFO1, SW_EXITINFO2, VALID_BITMAP};
+    use super::*;
+    use crate::mock::Mock;
+
+    #[test]
+    fn a_fault_takes_back_what_was_answered() {
+        let mock = Mock::new(1);
+        let mut ghcb = Ghcb::open(&mock, 0x1000).unwrap();
+        ghcb.set(RAX, 1);
+        ghcb.fail(Fault::Bad(BadInput::InvalidInput));
+        let (low, high) = Valid::NONE.with(SW_EXITINFO1).with(SW_EXITINFO2).words();
+        assert_eq!(mock.peek_u64(0x1000 + VALID_BITMAP), low);
+        assert_eq!(mock.peek_u64(0x1000 + VALID_BITMAP + 8), high);
+    }
+}
