@@ -3,6 +3,10 @@
 //! The tests, and what they share.
 
 mod decoder;
+mod hypervisor;
+mod machine;
+mod ports;
+mod registers;
 
 /// A small generator of pseudo-random numbers (xorshift64*), the same in each run.
 pub(crate) struct Random(u64);

@@ -323,31 +323,43 @@ impl Transfer {
         let first_part = PAGE_SIZE.wrapping_sub(lowest & PAGE_SIZE.wrapping_sub(1));
 
         // The shared buffer is smaller than a page, so that there are at most two.
-        if len <= first_part {
-            env.probe_write(lowest, len)?;
-            return Ok((lowest, count));
-        }
+        let (low, high) = if len <= first_part {
+            (env.probe_write(lowest, len), Ok(()))
+        } else {
+            let rest = len.wrapping_sub(first_part);
 
-        let boundary = lowest.wrapping_add(first_part);
-        let low = env.probe_write(lowest, first_part);
-        let high = env.probe_write(boundary, len.wrapping_sub(first_part));
+            (
+                env.probe_write(lowest, first_part),
+                env.probe_write(lowest.wrapping_add(first_part), rest),
+            )
+        };
 
-        // Whole elements below the boundary, and those that reach beyond it.
+        // Whole elements below the boundary, and those that begin at it or above.
         let below = first_part >> shift;
         let above = len.wrapping_sub(first_part) >> shift;
 
         match (low, high) {
             (Ok(()), Ok(())) => Ok((lowest, count)),
             (Ok(()), Err(_)) if !self.strings.backwards && below != 0 => Ok((lowest, below)),
-            (Err(_), Ok(())) if self.strings.backwards && above != 0 => {
-                let skipped = count.wrapping_sub(above).wrapping_shl(shift);
-
-                Ok((lowest.wrapping_add(skipped), above))
-            }
-            (Err(error), _) if !self.strings.backwards => Err(error),
-            (_, Err(error)) => Err(error),
-            (Err(error), _) => Err(error),
+            (Err(_), Ok(())) if self.strings.backwards && len > first_part && above != 0 => Ok((
+                lowest.wrapping_add(self.distance(count.wrapping_sub(above))),
+                above,
+            )),
+            (Err(error), _) | (_, Err(error)) if count == 1 => Err(error),
+            // The fault is that of the first iteration.
+            _ if self.strings.backwards => self.writable(
+                env,
+                lowest.wrapping_add(self.distance(count.wrapping_sub(1))),
+                1,
+            ),
+            _ => self.writable(env, lowest, 1),
         }
+    }
+
+    /// Size of this many elements.
+    #[inline(always)]
+    const fn distance(&self, count: u64) -> u64 {
+        count.wrapping_shl(self.width.shift())
     }
 }
 
