@@ -431,10 +431,14 @@ fn prefixes(code: CodeSize) -> Vec<Vec<u8>> {
         vec![0x66, 0x66, 0x66, 0x66, 0x66, 0x2e],
     ]);
     if code == CodeSize::Bits64 {
-        let without_rex = all.clone();
+        let before_rex: Vec<_> = all
+            .iter()
+            .filter(|prefixes| prefixes.len() < 2 || prefixes.contains(&0x66))
+            .cloned()
+            .collect();
 
         for rex in 0x40..=0x4f {
-            all.extend(without_rex.iter().map(|prefixes| {
+            all.extend(before_rex.iter().map(|prefixes| {
                 let mut prefixes = prefixes.clone();
 
                 prefixes.push(rex);

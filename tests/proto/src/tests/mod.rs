@@ -5,6 +5,7 @@
 mod decoder;
 mod hypervisor;
 mod machine;
+mod mmio;
 mod ports;
 mod registers;
 
