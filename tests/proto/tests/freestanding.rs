@@ -61,7 +61,7 @@ fn number(bytes: &[u8], offset: usize, len: usize) -> u64 {
     bytes[offset..offset + len]
         .iter()
         .rev()
-        .fold(0, |value, byte| value << 8 | u64::from(*byte))
+        .fold(0, |value, byte| (value << 8) | u64::from(*byte))
 }
 
 /// A section of a 64-bit ELF file: type, offset, size, link.

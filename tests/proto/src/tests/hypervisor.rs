@@ -197,7 +197,7 @@ impl Hypervisor {
                     given(field::XCR0),
                     given(field::XSS),
                 ));
-                page.reply(field::RAX, JUNK | (rax << 4 & 0xffff_ffff));
+                page.reply(field::RAX, JUNK | ((rax << 4) & 0xffff_ffff));
                 page.reply(field::RBX, JUNK | 0x6874_7541);
                 page.reply(field::RCX, JUNK | 0x444d_4163);
                 page.reply(field::RDX, JUNK | 0x6974_6e65);
@@ -206,9 +206,9 @@ impl Hypervisor {
             0x7c if info_1 == 1 => {
                 assert_eq!((rax | rdx | rcx) >> 32, 0, "32-bit registers");
                 self.events
-                    .push(Event::WriteMsr(rcx as u32, rdx << 32 | rax));
+                    .push(Event::WriteMsr(rcx as u32, (rdx << 32) | rax));
                 match self.msrs.get_mut(&(rcx as u32)) {
-                    Some(msr) => *msr = rdx << 32 | rax,
+                    Some(msr) => *msr = (rdx << 32) | rax,
                     None => page.result(1, INJECT_GP),
                 }
             }
@@ -265,7 +265,7 @@ impl Hypervisor {
         request: &SharedPage,
         page: &mut SharedPage,
     ) {
-        let width = (info >> 4 & 7) as usize;
+        let width = ((info >> 4) & 7) as usize;
         let input = info & 1 != 0;
 
         assert!(matches!(width, 1 | 2 | 4), "width {width}");

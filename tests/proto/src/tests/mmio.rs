@@ -529,7 +529,7 @@ fn lods_loads_the_accumulator() {
 
     machine.regs.ax = 0x1122_3344_5566_7788;
     machine.regs.si = DEVICE;
-    set_device(&mut machine, 0, 0xf5f4_f3f2_f1, 5);
+    set_device(&mut machine, 0, 0x00f5_f4f3_f2f1, 5);
     machine.complete(NPF);
     assert_eq!(machine.regs.ax, 0x1122_3344_5566_77f1);
     machine.complete(NPF);

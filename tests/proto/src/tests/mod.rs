@@ -6,8 +6,11 @@ mod decoder;
 mod hypervisor;
 mod machine;
 mod mmio;
+mod msr_protocol;
+mod pairs;
 mod ports;
 mod registers;
+mod replies;
 
 /// A small generator of pseudo-random numbers (xorshift64*), the same in each run.
 pub(crate) struct Random(u64);

@@ -27,17 +27,17 @@ fn info(
     port: u64,
 ) -> u64 {
     u64::from(input)
-        | u64::from(string) << 2
-        | u64::from(rep) << 3
-        | width << 4
+        | (u64::from(string) << 2)
+        | (u64::from(rep) << 3)
+        | (width << 4)
         | match address {
             16 => 1 << 7,
             32 => 1 << 8,
             64 => 1 << 9,
             _ => panic!(),
         }
-        | segment << 10
-        | port << 16
+        | (segment << 10)
+        | (port << 16)
 }
 
 const ES: u64 = 0;
