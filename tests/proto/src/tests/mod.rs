@@ -7,6 +7,7 @@ mod hypervisor;
 mod machine;
 mod mmio;
 mod msr_protocol;
+mod native;
 mod pairs;
 mod ports;
 mod registers;
