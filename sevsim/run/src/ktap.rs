@@ -64,9 +64,15 @@ impl Ktap {
             return;
         }
         let rest = rest.trim().trim_start_matches("- ").trim();
+        // kselftest.h puts the directive before the name.
+        let (skipped, rest) = match rest.strip_prefix("# SKIP ") {
+            Some(rest) => (true, rest),
+            None => (false, rest),
+        };
         let (name, detail) = rest.split_once(' ').unwrap_or((rest, ""));
         let detail = detail.trim();
-        let outcome = match (passed, detail.to_ascii_uppercase().contains("# SKIP")) {
+        let skipped = skipped || detail.to_ascii_uppercase().contains("# SKIP");
+        let outcome = match (passed, skipped) {
             (_, true) => Outcome::Skip,
             (true, false) => Outcome::Pass,
             (false, false) => Outcome::Fail,
@@ -168,19 +174,22 @@ mod tests {
     fn results_are_read_among_other_lines() {
         let ktap = read(&[
             "TAP version 13",
-            "1..3",
+            "1..4",
             "[    1.0] something of the kernel",
             "ok 1 cpuid_vendor",
             "not ok 2 string_down # element 2 went astray",
             "ok 3 ac_check # SKIP the processor raises no #AC",
+            "ok 4 # SKIP rtc no clock",
             "not ok without a number",
             "okay 4 no",
         ]);
-        assert_eq!(ktap.plan, Some(3));
-        assert_eq!(ktap.results.len(), 3);
+        assert_eq!(ktap.plan, Some(4));
+        assert_eq!(ktap.results.len(), 4);
         assert_eq!(ktap.results[1].name, "string_down");
         assert_eq!(ktap.results[1].outcome, Outcome::Fail);
         assert_eq!(ktap.results[2].outcome, Outcome::Skip);
+        assert_eq!(ktap.results[3].name, "rtc");
+        assert_eq!(ktap.results[3].outcome, Outcome::Skip);
         assert_eq!(ktap.count(Outcome::Pass), 1);
     }
 

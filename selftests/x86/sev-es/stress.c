@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * stress.c - exits on all processors at the same time, interrupted by signals and timers.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/io.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include "check.h"
+
+#define SECONDS		1.5
+
+static volatile int errors;
+static volatile unsigned long rounds;
+static volatile unsigned long ticks;
+
+static void *worker(void *arg)
+{
+	int cpu = (int)(long)arg;
+	struct leaf want, got;
+	uint64_t last, at;
+	double end = now() + SECONDS;
+	uint16_t page = 0x81 + cpu % 3;
+	uint64_t rax;
+
+	pin_to_cpu(cpu);
+	want = cpuid(0x80000002, 0);
+	last = rdtsc();
+	ioperm(page, 1, 1);
+	while (now() < end) {
+		for (unsigned int i = 0; i < 16; i++) {
+			got = cpuid(0x80000002, 0);
+			if (memcmp(&got, &want, sizeof(got)))
+				__sync_fetch_and_add(&errors, 1);
+			at = rdtsc();
+			if (at <= last)
+				__sync_fetch_and_add(&errors, 1);
+			last = at;
+			/* All of RAX but AL is the program's. */
+			rax = 0x1234567800000000UL | i;
+			asm volatile("outb %%al, %%dx" : "+a" (rax) : "d" (page));
+			if (rax != (0x1234567800000000UL | i))
+				__sync_fetch_and_add(&errors, 1);
+		}
+		__sync_fetch_and_add(&rounds, 1);
+	}
+	return NULL;
+}
+
+static void exits_on_all_processors(void)
+{
+	pthread_t threads[64];
+	int count = 0;
+
+	for (int cpu = 0; cpu < cpu_count() && cpu < 64; cpu++) {
+		if (!cpu_online(cpu))
+			continue;
+		CHECK(!pthread_create(&threads[count], NULL, worker, (void *)(long)cpu),
+		      "pthread_create");
+		count++;
+	}
+	for (int i = 0; i < count; i++)
+		pthread_join(threads[i], NULL);
+	note("%lu rounds on %d processors", rounds, count);
+	CHECK(!errors, "%d errors", errors);
+	CHECK(rounds > 0, "no processor got anywhere");
+}
+
+static void on_tick(int sig)
+{
+	(void)sig;
+	ticks++;
+	/* An exit inside the handler, too. */
+	cpuid(0, 0);
+}
+
+/* Signals arrive between and during exits; neither may see the other. */
+static void exits_under_signals(void)
+{
+	struct sigaction action = { .sa_handler = on_tick };
+	struct itimerval timer = { { 0, 2000 }, { 0, 2000 } }, off = { 0 };
+	struct leaf want = cpuid(0x80000002, 0), got;
+	uint64_t rbx, mark = 0x0123456789abcdef;
+	double end = now() + SECONDS;
+
+	sigaction(SIGALRM, &action, NULL);
+	setitimer(ITIMER_REAL, &timer, NULL);
+	while (now() < end) {
+		got = cpuid(0x80000002, 0);
+		CHECK(!memcmp(&got, &want, sizeof(got)), "CPUID gives something else");
+		asm volatile("movq %1, %%r12\n\tmovq %1, %%r13\n\tcpuid\n\tsubq %%r13, %%r12\n\t"
+			     "movq %%r12, %0"
+			     : "=&S" (rbx) : "D" (mark), "a" (0), "c" (0)
+			     : "rbx", "rdx", "r12", "r13", "memory");
+		CHECK(!rbx, "registers changed");
+	}
+	setitimer(ITIMER_REAL, &off, NULL);
+	note("%lu signals", ticks);
+	CHECK(ticks > 10, "only %lu signals", ticks);
+}
+
+const struct test stress_tests[] = {
+	{ "exits_on_all_processors", exits_on_all_processors },
+	{ "exits_under_signals", exits_under_signals },
+	{ }
+};

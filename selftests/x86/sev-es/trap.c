@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * trap.c - debugging over instructions that exit, and the 32-bit system call gate.
+ */
+#include <errno.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/ucontext.h>
+#include <unistd.h>
+
+#include "box.h"
+#include "check.h"
+
+/* One single step must stop right behind the instruction, not one further. */
+static void step_over(const char *what, const uint8_t *code, size_t len, uint64_t rax, uint64_t rdx,
+		      int may)
+{
+	struct user_regs_struct regs;
+	struct outcome out;
+	struct box box;
+
+	box_open(&box, allow_ports);
+	box.step = true;
+	regs = box_regs(&box);
+	regs.rax = rax;
+	regs.rcx = 0;
+	regs.rdx = rdx;
+	regs.rdi = BOX_DATA;
+	regs.rsi = BOX_DATA;
+	out = box_run(&box, code, len, &regs);
+	expect_done(what, &out, &box, len, &regs, may);
+	CHECK(out.info.si_code == TRAP_TRACE || out.info.si_code == TRAP_BRKPT,
+	      "%s: si_code %d", what, out.info.si_code);
+	box_close(&box);
+}
+
+static void step_over_nop(void)
+{
+	step_over("nop", (uint8_t []){ 0x90 }, 1, 0, 0, 0);
+}
+
+static void step_over_cpuid(void)
+{
+	step_over("cpuid", (uint8_t []){ 0x0f, 0xa2 }, 2, 0, 0, R_AX | R_BX | R_CX | R_DX);
+}
+
+static void step_over_in(void)
+{
+	step_over("in al, dx", (uint8_t []){ 0xec }, 1, 0, 0x3ff, R_AX);
+}
+
+static void step_over_out(void)
+{
+	step_over("out dx, al", (uint8_t []){ 0xee }, 1, 0x11, 0x3ff, 0);
+}
+
+static void step_over_ins(void)
+{
+	step_over("insb", (uint8_t []){ 0x6c }, 1, 0, 0x3ff, R_DI);
+}
+
+static void step_over_rdtsc(void)
+{
+	step_over("rdtsc", (uint8_t []){ 0x0f, 0x31 }, 2, 0, 0, R_AX | R_DX);
+}
+
+static void breakpoint(void)
+{
+	struct user_regs_struct regs;
+	struct outcome out;
+	struct box box;
+
+	box_open(&box, NULL);
+	regs = box_regs(&box);
+	out = RUN(&box, &regs, 0x90);
+	expect_done("nop, int3", &out, &box, 1, &regs, 0);
+	CHECK(out.info.si_code == SI_KERNEL, "int3: si_code %d", out.info.si_code);
+	out = RUN(&box, &regs, 0xf1);
+	CHECK(out.sig == SIGTRAP && out.regs.rip == box.code + 1, "int1: signal %d", out.sig);
+	box_close(&box);
+}
+
+static void poke_debug(struct box *box, int reg, unsigned long value)
+{
+	CHECK(!ptrace(PTRACE_POKEUSER, box->pid, offsetof(struct user, u_debugreg[reg]), value),
+	      "cannot set DR%d: %s", reg, strerror(errno));
+}
+
+/*
+ * Hardware breakpoints. In a SEV-ES guest without DEBUG_SWAP the hypervisor does not switch the
+ * debug registers: setting them must work, only that nothing stops.
+ */
+static void hardware_breakpoint(void)
+{
+	struct user_regs_struct regs;
+	struct outcome out;
+	struct box box;
+	bool hit;
+
+	box_open(&box, NULL);
+	regs = box_regs(&box);
+	regs.rcx = BOX_DATA + 0x40;
+	/* Execution of the second of three NOPs. */
+	poke_debug(&box, 0, box.code + 1);
+	poke_debug(&box, 7, 0x1);
+	out = RUN(&box, &regs, 0x90, 0x90, 0x90);
+	hit = out.sig == SIGTRAP && out.info.si_code == TRAP_HWBKPT &&
+	      out.regs.rip == box.code + 1;
+	if (!hit)
+		expect_done("nops", &out, &box, 3, &regs, 0);
+	CHECK(hit || guest_is_sev_es, "execution breakpoint did not stop");
+	/* A write of 4 bytes. */
+	poke_debug(&box, 7, 0);
+	poke_debug(&box, 1, BOX_DATA + 0x40);
+	poke_debug(&box, 7, 0xd00004);
+	out = RUN(&box, &regs, 0x89, 0x01, 0x90);
+	hit = out.sig == SIGTRAP && out.info.si_code == TRAP_HWBKPT &&
+	      out.regs.rip == box.code + 2;
+	if (!hit)
+		expect_done("mov", &out, &box, 3, &regs, 0);
+	CHECK(hit || guest_is_sev_es, "write watchpoint did not stop");
+	poke_debug(&box, 7, 0);
+	note("hardware breakpoints %s", hit ? "stop" : "do not stop, as in SEV-ES");
+	box_close(&box);
+}
+
+/* A debugger's registers keep their values over a context switch. */
+static void debug_registers_keep(void)
+{
+	struct user_regs_struct regs;
+	struct box box;
+	long value;
+
+	box_open(&box, NULL);
+	regs = box_regs(&box);
+	poke_debug(&box, 0, BOX_DATA + 0x40);
+	poke_debug(&box, 7, 0x30001);
+	for (int i = 0; i < 5; i++) {
+		/* Not the watched address. */
+		struct outcome out = RUN(&box, &regs, 0x90);
+
+		expect_done("nop", &out, &box, 1, &regs, 0);
+		errno = 0;
+		value = ptrace(PTRACE_PEEKUSER, box.pid, offsetof(struct user, u_debugreg[0]), 0);
+		CHECK(!errno && value == BOX_DATA + 0x40, "DR0 is %#lx", value);
+		value = ptrace(PTRACE_PEEKUSER, box.pid, offsetof(struct user, u_debugreg[7]), 0);
+		CHECK(!errno && (value & 0xff0003) == 0x30001, "DR7 is %#lx", value);
+	}
+	poke_debug(&box, 7, 0);
+	box_close(&box);
+}
+
+/*
+ * int $0x80: a hypervisor could inject that vector, so an encrypted guest does without 32-bit
+ * system calls (CVE-2024-25744).
+ */
+static void int80_gate(void)
+{
+	struct user_regs_struct regs;
+	struct outcome out;
+	struct box box;
+
+	box_open(&box, NULL);
+	regs = box_regs(&box);
+	regs.rax = 20;	/* getpid */
+	out = RUN(&box, &regs, 0xcd, 0x80);
+	if (out.sig == SIGSEGV) {
+		note("int 0x80 is refused");
+		expect_signal("int 0x80", &out, &box, SIGSEGV, SI_KERNEL, &regs, 0);
+	} else {
+		CHECK(!guest_is_sev, "int 0x80 works in an encrypted guest");
+		CHECK(out.sig == SIGTRAP && out.regs.rax == (unsigned long)box.pid,
+		      "int 0x80: signal %d, getpid() gives %lld", out.sig,
+		      (long long)out.regs.rax);
+	}
+	box_close(&box);
+}
+
+static volatile struct {
+	int count, code, trap;
+	uint64_t rip, rax;
+} caught;
+
+static void on_fault(int sig, siginfo_t *info, void *context)
+{
+	ucontext_t *uc = context;
+
+	(void)sig;
+	caught.count++;
+	caught.code = info->si_code;
+	caught.trap = uc->uc_mcontext.gregs[REG_TRAPNO];
+	caught.rip = uc->uc_mcontext.gregs[REG_RIP];
+	caught.rax = uc->uc_mcontext.gregs[REG_RAX];
+	/* Go on behind the instruction. */
+	uc->uc_mcontext.gregs[REG_RIP] += 1;
+	uc->uc_mcontext.gregs[REG_RAX] = 0x1234;
+}
+
+/* The fault of a refused IN is the program's own to handle, as any other. */
+static void refused_in_is_handled(void)
+{
+	struct sigaction action = { .sa_sigaction = on_fault, .sa_flags = SA_SIGINFO };
+	uint64_t rax = 0x1122334455667788;
+	void *rip;
+
+	sigaction(SIGSEGV, &action, NULL);
+	for (int i = 0; i < 10; i++) {
+		rax = 0x1122334455667788;
+		asm volatile("leaq 1f(%%rip), %1\n1:\tinb %%dx, %%al"
+			     : "+a" (rax), "=&r" (rip) : "d" (0x80));
+		CHECK(caught.count == i + 1, "%d signals after %d faults", caught.count, i + 1);
+		CHECK(caught.code == SI_KERNEL && caught.trap == 13, "si_code %d, trap %d",
+		      caught.code, caught.trap);
+		CHECK(caught.rip == (uint64_t)rip, "wrong RIP");
+		CHECK(caught.rax == 0x1122334455667788, "RAX was %#llx",
+		      (unsigned long long)caught.rax);
+		CHECK(rax == 0x1234, "the handler's RAX is lost: %#llx", (unsigned long long)rax);
+	}
+}
+
+const struct test trap_tests[] = {
+	{ "breakpoint", breakpoint },
+	{ "step_over_nop", step_over_nop },
+	{ "step_over_cpuid", step_over_cpuid },
+	{ "step_over_in", step_over_in },
+	{ "step_over_out", step_over_out },
+	{ "step_over_ins", step_over_ins },
+	{ "step_over_rdtsc", step_over_rdtsc },
+	{ "hardware_breakpoint", hardware_breakpoint },
+	{ "debug_registers_keep", debug_registers_keep },
+	{ "int80_gate", int80_gate },
+	{ "refused_in_is_handled", refused_in_is_handled },
+	{ }
+};
