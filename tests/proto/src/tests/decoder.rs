@@ -10,8 +10,8 @@ use super::Random;
 use crate::proto::{
     exit::address,
     insn::{
-        decode, Alu, BitOp, CodeSize, DecodeError, Extend, Insn, MemoryOp, Op, Register, Segment,
-        Source, Unary,
+        self, Alu, BitOp, CodeSize, DecodeError, Extend, Insn, InsnBytes, MemoryOp, Op, Register,
+        Segment, Source, Unary, MAX_INSN_LEN,
     },
     regs::{Gpr, Regs},
     result::Width,
@@ -19,6 +19,15 @@ use crate::proto::{
 
 /// Where the instructions are.
 const IP: u64 = 0x12_3400;
+
+/// The decoder under test, on as many bytes as there are.
+fn decode(bytes: &[u8], code: CodeSize) -> Result<Insn, DecodeError> {
+    let mut buffer = [0xcc; MAX_INSN_LEN];
+    let len = bytes.len().min(MAX_INSN_LEN);
+
+    buffer[..len].copy_from_slice(&bytes[..len]);
+    insn::decode(InsnBytes::new(&buffer, bytes.len()), code)
+}
 
 fn bits(code: CodeSize) -> u32 {
     match code {

@@ -2,6 +2,7 @@
 
 //! The tests, and what they share.
 
+mod cost;
 mod decoder;
 mod hypervisor;
 mod machine;

@@ -75,7 +75,7 @@ impl Host {
             code.extend([
                 0x48 | (number >> 3 << 2),
                 0x8b,
-                0x47 | (number & 7) << 3,
+                0x47 | ((number & 7) << 3),
                 number * 8,
             ]);
         }
@@ -86,7 +86,7 @@ impl Host {
             code.extend([
                 0x48 | (number >> 3 << 2),
                 0x89,
-                0x47 | (number & 7) << 3,
+                0x47 | ((number & 7) << 3),
                 number * 8,
             ]);
         }
@@ -149,9 +149,11 @@ impl Drop for Host {
 const GPA: u64 = 0xfe00_0000;
 
 /// Runs the instruction through the core, with the data in a device.
-fn emulate(host: &Host, insn: &[u8], state: &State, data: &[u8]) -> (State, Vec<u8>) {
+fn emulate(host: &Host, insn: &[u8], state: &State, data: &[u8], peek: bool) -> (State, Vec<u8>) {
     let mut machine = Machine::new(insn);
     let base = host.data as u64;
+
+    machine.peek = peek;
 
     for page in 0..3 {
         machine
@@ -216,7 +218,7 @@ const fn form(opcode: &'static [u8]) -> Form {
 
 const AF: u64 = 1 << 4;
 /// BT leaves OF, SF, AF and PF undefined.
-const BT_UNDEFINED: u64 = 1 << 11 | 1 << 7 | AF | 1 << 2;
+const BT_UNDEFINED: u64 = (1 << 11) | (1 << 7) | AF | (1 << 2);
 
 /// All forms with a ModRM operand in memory.
 fn forms() -> Vec<Form> {
@@ -432,7 +434,7 @@ fn memory_instructions_agree_with_the_cpu() {
                 4608 + random.below(64)
             };
             let disp = random.next() as i8;
-            let address = (host.data as u64 + offset).wrapping_sub(disp as i64 as u64);
+            let address = (host.data as u64 + offset).wrapping_sub(i64::from(disp) as u64);
             let (mut state, base) = state(&mut random, address);
             let insn = encode(&mut random, form, base, disp);
             // SPL, and RSP as a source: the host's stack pointer is not the guest's.
@@ -474,7 +476,7 @@ fn memory_instructions_agree_with_the_cpu() {
             host.set_data(&data);
 
             let mut native = host.run(&insn, state);
-            let (mut emulated, memory) = emulate(&host, &insn, &state, &data);
+            let (mut emulated, memory) = emulate(&host, &insn, &state, &data, random.below(4) != 0);
             let mask = FLAGS & !form.undefined;
 
             native.flags &= mask;
@@ -531,7 +533,7 @@ fn string_instructions_agree_with_the_cpu() {
         host.set_data(&data);
 
         let mut native = host.run(&insn, state);
-        let (mut emulated, memory) = emulate(&host, &insn, &state, &data);
+        let (mut emulated, memory) = emulate(&host, &insn, &state, &data, random.below(4) != 0);
 
         native.flags &= FLAGS;
         emulated.flags &= FLAGS;

@@ -10,8 +10,11 @@ use super::{
     super::{
         env::{Env, Note},
         exit_code::{self, ExitCode},
-        insn::{self, CodeSize, DecodeError, Insn, Op, Segment, MAX_INSN_LEN},
-        regs::{FLAGS_RF, FLAGS_TF},
+        insn::{
+            self, Base, CodeSize, DecodeError, Extend, Insn, InsnBytes, Memory, MemoryOp, Op,
+            Register, Segment, Source, MAX_INSN_LEN,
+        },
+        regs::{Gpr, FLAGS_RF, FLAGS_TF},
         result::{Error, Fault, Outcome, Progress, Result, Width, PF_FETCH, PF_USER},
     },
     cpuid, dr7,
@@ -20,6 +23,7 @@ use super::{
 };
 
 /// What was done for an instruction.
+#[derive(Clone, Copy)]
 struct Step {
     /// Length of the instruction.
     len: u8,
@@ -43,15 +47,21 @@ impl Step {
 
 /// Handles a #VC with this exit code. The error code of the exception is the exit code.
 pub(crate) fn handle<E: Env + ?Sized>(env: &mut E, code: u64) -> Outcome {
-    match run(env, code) {
-        Ok(step) => finish(env, &step),
+    let head = env.peek();
+    let result = match head.and_then(|head| frequent(env, code, head)) {
+        Some(result) => result,
+        None => run(env, code, head),
+    };
+
+    match result {
+        Ok(step) => finish(env, step),
         Err(error) => error.into(),
     }
 }
 
 /// Brings RIP and RFLAGS to where hardware would have them after the instruction.
 #[inline(always)]
-fn finish<E: Env + ?Sized>(env: &mut E, step: &Step) -> Outcome {
+fn finish<E: Env + ?Sized>(env: &mut E, step: Step) -> Outcome {
     let regs = env.regs_mut();
     let single_step = regs.flags & FLAGS_TF != 0;
 
@@ -72,54 +82,32 @@ fn finish<E: Env + ?Sized>(env: &mut E, step: &Step) -> Outcome {
     Outcome::Done { single_step }
 }
 
-/// Emulates the instruction, but for RIP.
-#[inline(always)]
-fn run<E: Env + ?Sized>(env: &mut E, code: u64) -> Result<Step> {
-    let Ok(exit) = ExitCode::try_from(code) else {
-        return Err(Error::Unsupported);
-    };
-
-    // Intercepted exceptions are not about an instruction.
-    if exit_code::is_exception(code) {
-        return Err(match exit {
-            ExitCode::AlignmentCheck => Fault::AC.into(),
-            // #DB must be handled before anything else runs; it does not get here.
-            _ => Error::Unsupported,
-        });
-    }
-
-    let Some(head) = env.peek() else {
-        return fetch_and_dispatch(env, exit, None);
-    };
-
-    if let Some(result) = fixed(env, exit, head) {
-        return result;
-    }
-    match insn::decode(&head.to_le_bytes(), CodeSize::Bits64) {
-        Ok(insn) => dispatch(env, exit, CodeSize::Bits64, &insn, head),
-        Err(DecodeError::Truncated) => fetch_and_dispatch(env, exit, Some(CodeSize::Bits64)),
-        Err(DecodeError::Unknown) => Err(mismatch(env, exit, head)),
-    }
-}
-
 /// Handles the instructions that are seen most, without a prefix, straight from their bytes.
 /// `None` if this is none of them.
 #[inline(always)]
-fn fixed<E: Env + ?Sized>(env: &mut E, exit: ExitCode, head: u64) -> Option<Result<Step>> {
-    let result = match exit {
-        ExitCode::Msr if head as u16 == 0x300f => msr::access(env, true).map(|()| 2),
-        ExitCode::Msr if head as u16 == 0x320f => msr::access(env, false).map(|()| 2),
-        ExitCode::Cpuid if head as u16 == 0xa20f => cpuid::cpuid(env).map(|()| 2),
-        ExitCode::Ioio => return fixed_port(env, head),
+fn frequent<E: Env + ?Sized>(env: &mut E, code: u64, head: u64) -> Option<Result<Step>> {
+    const MSR: u64 = ExitCode::Msr as u64;
+    const CPUID: u64 = ExitCode::Cpuid as u64;
+    const RDTSC: u64 = ExitCode::Rdtsc as u64;
+    const IOIO: u64 = ExitCode::Ioio as u64;
+    const NPF: u64 = ExitCode::NestedPageFault as u64;
+
+    let result = match (code, head as u16) {
+        (MSR, 0x300f) => msr::access(env, true),
+        (MSR, 0x320f) => msr::access(env, false),
+        (CPUID, 0xa20f) => cpuid::cpuid(env),
+        (RDTSC, 0x310f) => tsc::rdtsc(env, ExitCode::Rdtsc),
+        (IOIO, _) => return frequent_port(env, head),
+        (NPF, _) => return frequent_mmio(env, head),
         _ => return None,
     };
 
-    Some(result.map(Step::long))
+    Some(result.map(|()| Step::long(2)))
 }
 
-/// The port instructions with the port in DX, one of the string forms with or without REP.
+/// The port instructions with the port in DX; the string forms with or without REP.
 #[inline(always)]
-fn fixed_port<E: Env + ?Sized>(env: &mut E, head: u64) -> Option<Result<Step>> {
+fn frequent_port<E: Env + ?Sized>(env: &mut E, head: u64) -> Option<Result<Step>> {
     let rep = head as u8 == 0xf3;
     let opcode = if rep { (head >> 8) as u8 } else { head as u8 };
     let width = if opcode & 1 == 0 {
@@ -160,37 +148,108 @@ fn fixed_port<E: Env + ?Sized>(env: &mut E, head: u64) -> Option<Result<Step>> {
     }
 }
 
-/// Reads the whole instruction, decodes and emulates it.
-#[inline]
-fn fetch_and_dispatch<E: Env + ?Sized>(
-    env: &mut E,
-    exit: ExitCode,
-    code: Option<CodeSize>,
-) -> Result<Step> {
-    let code = match code {
-        Some(code) => code,
-        None => env.code_size()?,
+/// MOV between a 32-bit register and memory, with no prefix but REX, and no SIB byte: what
+/// compilers make of accesses to device registers.
+#[inline(always)]
+fn frequent_mmio<E: Env + ?Sized>(env: &mut E, head: u64) -> Option<Result<Step>> {
+    // REX without W.
+    let (rex, head, prefix_len) = if head as u8 & 0xf8 == 0x40 {
+        (head as u8, head >> 8, 1)
+    } else {
+        (0, head, 0)
     };
-    let mut bytes = [0; MAX_INSN_LEN];
-    let len = env.fetch(&mut bytes)?;
-    let head = head(&bytes);
-    let Some(fetched) = bytes.get(..len) else {
-        return Err(Error::DecodeFailed);
+    let modrm = (head >> 8) as u8;
+    let displacement = head >> 16;
+    let base = Base::Gpr(Gpr::new((modrm & 7) | ((rex & 1) << 3)));
+    let register = Register {
+        gpr: Gpr::new(((modrm >> 3) & 7) | ((rex & 4) << 1)),
+        high: false,
     };
+    let op = match head as u8 {
+        0x89 => MemoryOp::Store(Source::Register(register)),
+        0x8b => MemoryOp::Load {
+            to: register,
+            to_width: Width::B4,
+            extend: Extend::Zero,
+        },
+        _ => return None,
+    };
+    let (displacement, len) = match (modrm >> 6, modrm & 7) {
+        // A SIB byte, or no base.
+        (_, 4) | (0, 5) | (3, _) => return None,
+        (0, _) => (0, 2),
+        (1, _) => (Width::B1.sign_extend(displacement), 3),
+        _ => (Width::B4.sign_extend(displacement), 6),
+    };
+    let insn = Insn {
+        op: Op::Movs,
+        len: prefix_len + len,
+        width: Width::B4,
+        address_size: Width::B8,
+        segment: Segment::Ds,
+        rep: false,
+    };
+    let operand = Memory {
+        // RBP's segment is SS, which matters for the kind of a fault only.
+        segment: match base {
+            Base::Gpr(Gpr::RBP) => Segment::Ss,
+            _ => Segment::Ds,
+        },
+        base,
+        index: None,
+        scale: 0,
+        displacement,
+    };
+    let result = mmio::memory(env, CodeSize::Bits64, &insn, &op, &operand);
 
-    match insn::decode(fetched, code) {
-        Ok(insn) => dispatch(env, exit, code, &insn, head),
-        Err(DecodeError::Truncated) => Err(incomplete(env, code, len)),
-        Err(DecodeError::Unknown) => Err(mismatch(env, exit, head)),
-    }
+    Some(result.map(|()| Step::long(insn.len)))
 }
 
-/// The first eight bytes as a number.
-#[inline(always)]
-const fn head(bytes: &[u8; MAX_INSN_LEN]) -> u64 {
-    let [a, b, c, d, e, f, g, h, ..] = *bytes;
+/// Emulates the instruction, but for RIP. `head` is what [`Env::peek`] returned.
+fn run<E: Env + ?Sized>(env: &mut E, code: u64, head: Option<u64>) -> Result<Step> {
+    let Ok(exit) = ExitCode::try_from(code) else {
+        return Err(Error::Unsupported);
+    };
 
-    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+    // Intercepted exceptions are not about an instruction.
+    if exit_code::is_exception(code) {
+        return Err(match exit {
+            ExitCode::AlignmentCheck => Fault::AC.into(),
+            // #DB must be handled before anything else runs; it does not get here.
+            _ => Error::Unsupported,
+        });
+    }
+
+    let mut code = CodeSize::Bits64;
+    let (mut bytes, decoded) = match head {
+        Some(head) => {
+            let bytes = InsnBytes::from_head(head);
+
+            (bytes, insn::decode(bytes, code))
+        }
+        None => {
+            code = env.code_size()?;
+            (InsnBytes::from_head(0), Err(DecodeError::Truncated))
+        }
+    };
+    let decoded = match decoded {
+        Err(DecodeError::Truncated) => {
+            let mut buffer = [0; MAX_INSN_LEN];
+            let len = env.fetch(&mut buffer)?;
+
+            bytes = InsnBytes::new(&buffer, len);
+            match insn::decode(bytes, code) {
+                Err(DecodeError::Truncated) => return Err(incomplete(env, code, len)),
+                decoded => decoded,
+            }
+        }
+        decoded => decoded,
+    };
+
+    match decoded {
+        Ok(insn) => dispatch(env, exit, code, &insn, bytes.head()),
+        Err(_) => Err(mismatch(env, exit, bytes.head())),
+    }
 }
 
 /// The instruction reaches into memory that cannot be read now, though hardware did read it: it is

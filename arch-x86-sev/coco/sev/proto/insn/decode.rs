@@ -5,7 +5,7 @@
 use super::super::{regs::Gpr, result::Width};
 use super::{
     cursor::Cursor, modrm::ModRm, prefix::Prefixes, Alu, Base, BitOp, CodeSize, DecodeError,
-    Extend, Insn, Memory, MemoryOp, Op, Register, Segment, Source, Unary,
+    Extend, Insn, InsnBytes, Memory, MemoryOp, Op, Register, Segment, Source, Unary,
 };
 
 type Result<T> = core::result::Result<T, DecodeError>;
@@ -14,7 +14,7 @@ type Result<T> = core::result::Result<T, DecodeError>;
 ///
 /// `bytes` may end before 15 bytes; [`DecodeError::Truncated`] says that the instruction needs
 /// more. LOCK is refused where hardware raises #UD for it.
-pub(crate) fn decode(bytes: &[u8], code: CodeSize) -> Result<Insn> {
+pub(crate) fn decode(bytes: InsnBytes, code: CodeSize) -> Result<Insn> {
     let mut decoder = Decoder::new(bytes, code)?;
     let op = decoder.op()?;
 
@@ -51,17 +51,17 @@ fn lockable(op: &Op) -> bool {
 }
 
 /// What is known so far.
-struct Decoder<'a> {
-    cursor: Cursor<'a>,
+struct Decoder {
+    cursor: Cursor,
     prefixes: Prefixes,
     opcode: u8,
     modrm: ModRm,
     width: Width,
 }
 
-impl<'a> Decoder<'a> {
+impl Decoder {
     #[inline(always)]
-    fn new(bytes: &'a [u8], code: CodeSize) -> Result<Decoder<'a>> {
+    fn new(bytes: InsnBytes, code: CodeSize) -> Result<Decoder> {
         let mut cursor = Cursor::new(bytes);
         let (prefixes, opcode) = Prefixes::read(&mut cursor, code)?;
 

@@ -20,6 +20,47 @@ pub(crate) use self::decode::decode;
 /// Longest instruction (APM vol. 3, 1.2).
 pub(crate) const MAX_INSN_LEN: usize = 15;
 
+/// The bytes of an instruction, as many as could be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct InsnBytes {
+    /// The first byte is the lowest.
+    value: u128,
+    /// Number of bytes, at most 15. They need not all belong to the instruction.
+    len: usize,
+}
+
+impl InsnBytes {
+    /// The first `len` bytes of a buffer.
+    #[inline(always)]
+    pub(crate) const fn new(bytes: &[u8; MAX_INSN_LEN], len: usize) -> InsnBytes {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o] = *bytes;
+
+        InsnBytes {
+            value: u128::from_le_bytes([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, 0]),
+            len: if len < MAX_INSN_LEN {
+                len
+            } else {
+                MAX_INSN_LEN
+            },
+        }
+    }
+
+    /// Eight bytes, the first one lowest.
+    #[inline(always)]
+    pub(crate) const fn from_head(head: u64) -> InsnBytes {
+        InsnBytes {
+            value: head as u128,
+            len: 8,
+        }
+    }
+
+    /// The first eight bytes; those that could not be read are 0.
+    #[inline(always)]
+    pub(crate) const fn head(self) -> u64 {
+        self.value as u64
+    }
+}
+
 /// Default operand and address size of a code segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CodeSize {

@@ -51,7 +51,7 @@ impl ModRm {
     #[inline(always)]
     pub(super) fn memory(
         self,
-        cursor: &mut Cursor<'_>,
+        cursor: &mut Cursor,
         prefixes: &Prefixes,
     ) -> Result<Memory, DecodeError> {
         match prefixes.address_size() {
@@ -62,7 +62,7 @@ impl ModRm {
 
     /// A memory operand with 32- or 64-bit addresses.
     #[inline(always)]
-    fn memory32(self, cursor: &mut Cursor<'_>, prefixes: &Prefixes) -> Result<Memory, DecodeError> {
+    fn memory32(self, cursor: &mut Cursor, prefixes: &Prefixes) -> Result<Memory, DecodeError> {
         let mode = self.0 >> 6;
         let mut rm = self.0 & 7;
         let mut index = None;
@@ -115,7 +115,7 @@ impl ModRm {
     }
 
     /// A memory operand with 16-bit addresses.
-    fn memory16(self, cursor: &mut Cursor<'_>, prefixes: &Prefixes) -> Result<Memory, DecodeError> {
+    fn memory16(self, cursor: &mut Cursor, prefixes: &Prefixes) -> Result<Memory, DecodeError> {
         let mode = self.0 >> 6;
         let rm = self.0 & 7;
         let mut base = match rm {

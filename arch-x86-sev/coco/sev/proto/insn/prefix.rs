@@ -28,10 +28,7 @@ pub(super) struct Prefixes {
 impl Prefixes {
     /// Reads the prefixes and returns them with the first byte of the opcode.
     #[inline(always)]
-    pub(super) fn read(
-        cursor: &mut Cursor<'_>,
-        code: CodeSize,
-    ) -> Result<(Prefixes, u8), DecodeError> {
+    pub(super) fn read(cursor: &mut Cursor, code: CodeSize) -> Result<(Prefixes, u8), DecodeError> {
         let long = matches!(code, CodeSize::Bits64);
         let mut prefixes = Prefixes {
             code,
