@@ -12,6 +12,31 @@ use crate::setup::Config;
 use crate::simlog::Record;
 use crate::verdict::Verdict;
 
+/// Joins rows of the same vCPU that tell different things: sevsim writes one line per number.
+fn join<'a>(rows: &[&'a Record]) -> Vec<Vec<(&'a str, &'a str)>> {
+    let mut joined: Vec<Vec<(&str, &str)>> = Vec::new();
+    for row in rows {
+        let fields: Vec<_> = row
+            .fields
+            .iter()
+            .map(|(k, v)| (k.as_str(), v.as_str()))
+            .collect();
+        let fits = joined.last().is_some_and(|last| {
+            fields
+                .first()
+                .is_some_and(|first| first.0 == "vcpu" && last.contains(first))
+                && fields[1..]
+                    .iter()
+                    .all(|(key, _)| last.iter().all(|(known, _)| known != key))
+        });
+        match joined.last_mut() {
+            Some(last) if fits => last.extend(&fields[1..]),
+            _ => joined.push(fields),
+        }
+    }
+    joined
+}
+
 /// sevsim's report: one table per name, a column per key, numbers to the right.
 pub fn tables(report: &[Record]) -> String {
     let mut order: Vec<&str> = Vec::new();
@@ -24,21 +49,24 @@ pub fn tables(report: &[Record]) -> String {
     }
     let mut text = String::new();
     for name in order {
-        let rows = &groups[name];
+        let rows = join(&groups[name]);
         let _ = writeln!(text, "  {}", if name.is_empty() { "total" } else { name });
         if let [row] = rows.as_slice() {
-            for (key, value) in &row.fields {
+            for (key, value) in row {
                 let _ = writeln!(text, "    {key:<24} {value:>14}");
             }
             continue;
         }
         let mut keys: Vec<&str> = Vec::new();
-        for (key, _) in rows.iter().flat_map(|row| &row.fields) {
-            if !keys.contains(&key.as_str()) {
+        for (key, _) in rows.iter().flatten() {
+            if !keys.contains(key) {
                 keys.push(key);
             }
         }
-        let cell = |row: &Record, key: &str| row.get(key).unwrap_or("").to_string();
+        let cell = |row: &Vec<(&str, &str)>, key: &str| {
+            let field = row.iter().find(|(known, _)| *known == key);
+            field.map_or(String::new(), |(_, value)| value.to_string())
+        };
         let widths: Vec<usize> = keys
             .iter()
             .map(|key| {
@@ -66,14 +94,14 @@ pub fn tables(report: &[Record]) -> String {
             .iter()
             .map(|key| {
                 rows.iter()
-                    .all(|row| row.get(key).is_none() || row.number(key).is_some())
+                    .all(|row| cell(row, key).chars().all(|c| c.is_ascii_digit()))
             })
             .collect();
         line(
             keys.iter().map(|key| key.to_string()).collect(),
             &|column| numeric[column],
         );
-        for row in rows {
+        for row in &rows {
             line(keys.iter().map(|key| cell(row, key)).collect(), &|column| {
                 numeric[column]
             });
@@ -155,6 +183,23 @@ mod tests {
         let want = "  exits\n    kind   vcpu  count\n    cpuid     0     12\n    npf       1  \
                     34567\n  time\n    guest_percent                        71\n";
         assert_eq!(text, want);
+    }
+
+    #[test]
+    fn numbers_of_one_vcpu_share_a_line() {
+        let mut log = SimLog::default();
+        for line in [
+            "vcpu=0 cpuid=1",
+            "vcpu=0 ioio=22",
+            "vcpu=1 ioio=3",
+            "vcpu=1 ioio=4",
+        ] {
+            log.line(&format!("sevsim: report exits {line}"));
+        }
+        let want =
+            "  exits\n    vcpu  cpuid  ioio\n       0      1    22\n       1             3\n  \
+                    \u{20}    1             4\n";
+        assert_eq!(tables(&log.report), want);
     }
 
     #[test]
