@@ -38,6 +38,7 @@ const WRITABLE: u64 = 1 << 1;
 const USER: u64 = 1 << 2;
 const ACCESSED: u64 = 1 << 5;
 const DIRTY: u64 = 1 << 6;
+const LARGE: u64 = 1 << 7;
 const NX: u64 = 1 << 63;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
@@ -45,6 +46,9 @@ const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 const TABLE: u64 = PRESENT | WRITABLE | USER | ACCESSED;
 const READ_ONLY: u64 = PRESENT | USER | ACCESSED | DIRTY;
 const READ_WRITE: u64 = READ_ONLY | WRITABLE;
+
+/// What an entry of a page directory maps.
+const LARGE_SIZE: u64 = 2 << 20;
 
 /// Lowest position of the C-bit: it selects among 512 GiB slots.
 pub const CBIT_MIN: u32 = 39;
@@ -77,18 +81,28 @@ fn map<F: Frames>(frames: &mut F, pdpt: u64, gpa: u64, entry: u64) -> Result<(),
 
 /// Builds the private map of the first 512 GiB and returns its page-directory-pointer table.
 ///
-/// Leaves are 4 KiB: QEMU flushes a whole TLB when a page inside a larger mapping is invalidated,
-/// so large nested pages would make each INVLPG of the guest expensive.
+/// Runs of RAM get 2 MiB leaves: after each exit the processor walks the nested tables anew, and
+/// with fewer tables QEMU has fewer pages of them to look up.
 pub fn private_map<F: Frames>(frames: &mut F, layout: &Layout) -> Result<u64, Exhausted> {
     let pdpt = frames.alloc().ok_or(Exhausted)?;
     for range in layout.ranges() {
-        for gpa in range.step_by(4096) {
+        let mut gpa = range.start;
+        while gpa < range.end {
             let entry = match layout.place(gpa) {
                 Place::Ram { private } => private | READ_WRITE,
                 Place::Flash { copy } => copy | READ_ONLY,
-                Place::Device => continue,
+                // `ranges` names memory only.
+                Place::Device => break,
             };
-            map(frames, pdpt, gpa, entry)?;
+            let aligned = (gpa | (entry & ADDRESS)) % LARGE_SIZE == 0;
+            if aligned && range.end - gpa >= LARGE_SIZE {
+                let directory = child(frames, pdpt, index(gpa, 3))?;
+                frames.set(directory, index(gpa, 2), entry | LARGE);
+                gpa += LARGE_SIZE;
+            } else {
+                map(frames, pdpt, gpa, entry)?;
+                gpa += 4096;
+            }
         }
     }
     Ok(pdpt)
@@ -236,6 +250,10 @@ mod tests {
             writable &= entry & 2 != 0;
             executable &= entry >> 63 == 0;
             table = entry & 0x000f_ffff_ffff_f000;
+            if level == 2 && entry & 0x80 != 0 {
+                assert_eq!(table % (2 << 20), 0);
+                return Some((table | (gpa & 0x1f_ffff), writable, executable));
+            }
         }
         Some((table | (gpa & 0xfff), writable, executable))
     }
