@@ -4,9 +4,19 @@
 
 use super::{
     ghcb::Ghcb,
-    insn::{CodeSize, Segment, MAX_INSN_LEN},
+    insn::{
+        CodeSize,
+        Segment,
+        MAX_INSN_LEN, //
+    },
     regs::Regs,
-    result::{Access, Error, Fault, Result, Width},
+    result::{
+        Access,
+        Error,
+        Fault,
+        Result,
+        Width, //
+    }, //
 };
 
 /// Features that change what an intercept means. All exist with SEV-SNP only.
@@ -301,7 +311,11 @@ pub(crate) trait Env {
     /// A page fault at `address` for the interrupted context. `present` tells a protection fault
     /// from an absent page.
     fn page_fault(&self, address: u64, access: Access, present: bool) -> Fault {
-        use super::result::{PF_PRESENT, PF_USER, PF_WRITE};
+        use super::result::{
+            PF_PRESENT,
+            PF_USER,
+            PF_WRITE, //
+        };
 
         let mut code = 0;
 

@@ -97,14 +97,3 @@ exit_codes! {
     /// The guest got a #VC that it does not support.
     UnsupportedEvent = 0x8000_ffff,
 }
-
-/// First of the 32 exit codes for intercepted exceptions, which are not about an instruction.
-const EXCEPTION_BASE: u64 = 0x40;
-/// Last of the exit codes for intercepted exceptions.
-const EXCEPTION_LAST: u64 = 0x5f;
-
-/// True for codes that report an intercepted exception: there is no instruction to emulate.
-#[inline(always)]
-pub(crate) const fn is_exception(code: u64) -> bool {
-    code >= EXCEPTION_BASE && code <= EXCEPTION_LAST
-}

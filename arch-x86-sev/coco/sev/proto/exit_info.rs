@@ -3,8 +3,16 @@
 //! The result that the hypervisor leaves in SW_EXITINFO1 and SW_EXITINFO2 (GHCB specification, 4.1.4).
 
 use super::{
-    ghcb::{Field, Reply},
-    result::{Error, Fault, Result, Vector},
+    ghcb::{
+        Field,
+        Reply, //
+    },
+    result::{
+        Error,
+        Fault,
+        Result,
+        Vector, //
+    }, //
 };
 
 /// SW_EXITINFO1\[31:0\]: the request was carried out.

@@ -8,15 +8,25 @@
 //! at any time: each field, and the bitmap of valid fields, is read exactly once.
 
 use core::{
-    mem::{offset_of, size_of},
-    ptr::{addr_of_mut, NonNull},
+    mem::{
+        offset_of,
+        size_of, //
+    },
+    ptr::{
+        addr_of_mut,
+        NonNull, //
+    }, //
 };
 
 use super::{
     env::Env,
     exit_code::ExitCode,
     exit_info,
-    result::{Error, Result, Width},
+    result::{
+        Error,
+        Result,
+        Width, //
+    }, //
 };
 
 /// Size of [`GhcbPage::shared_buffer`].

@@ -31,10 +31,36 @@ pub(crate) mod result;
 // environment needs all of them.
 #[allow(unused_imports)]
 pub(crate) use self::{
-    env::{CpuidLeaf, Env, Features, Mapping, Note, SnpCpuid},
+    env::{
+        CpuidLeaf,
+        Env,
+        Features,
+        Mapping,
+        Note,
+        SnpCpuid, //
+    },
     exit_code::ExitCode,
-    ghcb::{Ghcb, GhcbPage, Reply, Request},
-    insn::{CodeSize, Segment},
-    regs::{Gpr, Regs},
-    result::{Access, Error, Fault, Outcome, Result, Vector, Width},
+    ghcb::{
+        Ghcb,
+        GhcbPage,
+        Reply,
+        Request, //
+    },
+    insn::{
+        CodeSize,
+        Segment, //
+    },
+    regs::{
+        Gpr,
+        Regs, //
+    },
+    result::{
+        Access,
+        Error,
+        Fault,
+        Outcome,
+        Result,
+        Vector,
+        Width, //
+    }, //
 };

@@ -7,8 +7,14 @@
 
 use super::{
     env::CpuidLeaf,
-    ghcb::{PROTOCOL_MAX, PROTOCOL_MIN},
-    result::{Error, Result},
+    ghcb::{
+        PROTOCOL_MAX,
+        PROTOCOL_MIN, //
+    },
+    result::{
+        Error,
+        Result, //
+    }, //
 };
 
 /// The GHCB MSR.

@@ -2,7 +2,10 @@
 
 //! The interrupted registers: the layout of x86-64's `struct pt_regs`.
 
-use core::mem::{offset_of, size_of};
+use core::mem::{
+    offset_of,
+    size_of, //
+};
 
 use super::result::Width;
 

@@ -4,9 +4,20 @@
 
 use super::super::{
     env::Env,
-    insn::{Base, CodeSize, Insn, Memory, Segment},
+    insn::{
+        Base,
+        CodeSize,
+        Insn,
+        Memory,
+        Segment, //
+    },
     regs::Regs,
-    result::{Access, Error, Fault, Result},
+    result::{
+        Access,
+        Error,
+        Fault,
+        Result, //
+    }, //
 };
 
 /// The offset of a memory operand in its segment.

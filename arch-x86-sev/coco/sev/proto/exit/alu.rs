@@ -3,9 +3,20 @@
 //! Arithmetic with flags, for instructions that modify MMIO (APM vol. 3, the instructions' pages).
 
 use super::super::{
-    insn::{Alu, BitOp, Unary},
-    regs::{FLAGS_AF, FLAGS_CF, FLAGS_OF, FLAGS_PF, FLAGS_SF, FLAGS_ZF},
-    result::Width,
+    insn::{
+        Alu,
+        BitOp,
+        Unary, //
+    },
+    regs::{
+        FLAGS_AF,
+        FLAGS_CF,
+        FLAGS_OF,
+        FLAGS_PF,
+        FLAGS_SF,
+        FLAGS_ZF, //
+    },
+    result::Width, //
 };
 
 /// The flags that arithmetic sets.

@@ -3,10 +3,20 @@
 //! CPUID.
 
 use super::super::{
-    env::{CpuidLeaf, Env, SnpCpuid},
+    env::{
+        CpuidLeaf,
+        Env,
+        SnpCpuid, //
+    },
     exit_code::ExitCode,
-    ghcb::{Field, Request},
-    result::{Error, Result},
+    ghcb::{
+        Field,
+        Request, //
+    },
+    result::{
+        Error,
+        Result, //
+    }, //
 };
 
 /// The leaf that describes extended state, and depends on what is enabled in XCR0 and XSS.

@@ -8,18 +8,55 @@
 
 use super::{
     super::{
-        env::{Env, Note},
-        exit_code::{self, ExitCode},
-        insn::{
-            self, Base, CodeSize, DecodeError, Extend, Insn, InsnBytes, Memory, MemoryOp, Op,
-            Register, Segment, Source, MAX_INSN_LEN,
+        env::{
+            Env,
+            Note, //
         },
-        regs::{Gpr, FLAGS_RF, FLAGS_TF},
-        result::{Error, Fault, Outcome, Progress, Result, Width, PF_FETCH, PF_USER},
+        exit_code::ExitCode,
+        insn::{
+            self,
+            Base,
+            CodeSize,
+            DecodeError,
+            Extend,
+            Insn,
+            InsnBytes,
+            Memory,
+            MemoryOp,
+            Op,
+            Register,
+            Segment,
+            Source,
+            MAX_INSN_LEN, //
+        },
+        regs::{
+            Gpr,
+            FLAGS_RF,
+            FLAGS_TF, //
+        },
+        result::{
+            Error,
+            Fault,
+            Outcome,
+            Progress,
+            Result,
+            Width,
+            PF_FETCH,
+            PF_USER, //
+        }, //
     },
-    cpuid, dr7,
-    ioio::{self, Direction},
-    mmio, mmio_string, msr, tsc, vmmcall, wbinvd,
+    cpuid,
+    dr7,
+    ioio::{
+        self,
+        Direction, //
+    },
+    mmio,
+    mmio_string,
+    msr,
+    tsc,
+    vmmcall,
+    wbinvd, //
 };
 
 /// What was done for an instruction.
@@ -211,13 +248,25 @@ fn run<E: Env + ?Sized>(env: &mut E, code: u64, head: Option<u64>) -> Result<Ste
         return Err(Error::Unsupported);
     };
 
-    // Intercepted exceptions are not about an instruction.
-    if exit_code::is_exception(code) {
-        return Err(match exit {
-            ExitCode::AlignmentCheck => Fault::AC.into(),
-            // #DB must be handled before anything else runs; it does not get here.
-            _ => Error::Unsupported,
-        });
+    match exit {
+        ExitCode::ReadDr7
+        | ExitCode::WriteDr7
+        | ExitCode::Rdtsc
+        | ExitCode::Rdpmc
+        | ExitCode::Cpuid
+        | ExitCode::Invd
+        | ExitCode::Ioio
+        | ExitCode::Msr
+        | ExitCode::Vmmcall
+        | ExitCode::Rdtscp
+        | ExitCode::Wbinvd
+        | ExitCode::Monitor
+        | ExitCode::Mwait
+        | ExitCode::NestedPageFault => {}
+        // An intercepted exception is not about an instruction.
+        ExitCode::AlignmentCheck => return Err(Fault::AC.into()),
+        // #DB must be handled before anything else runs; it does not get here.
+        _ => return Err(Error::Unsupported),
     }
 
     let mut code = CodeSize::Bits64;

@@ -8,9 +8,16 @@
 use super::super::{
     env::Env,
     exit_code::ExitCode,
-    ghcb::{Field, Request},
+    ghcb::{
+        Field,
+        Request, //
+    },
     regs::Gpr,
-    result::{Error, Fault, Result},
+    result::{
+        Error,
+        Fault,
+        Result, //
+    }, //
 };
 
 /// DR7 at reset; bit 10 is always set (APM vol. 2, 13.1.1.4).

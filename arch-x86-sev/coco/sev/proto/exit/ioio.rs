@@ -6,13 +6,31 @@ use super::{
     super::{
         env::Env,
         exit_code::ExitCode,
-        ghcb::{Field, Request, SHARED_BUFFER_OFFSET, SHARED_BUFFER_SIZE},
-        insn::{CodeSize, Insn, Segment},
-        regs::{Gpr, Regs},
-        result::{Access, Fault, Progress, Result, Width},
+        ghcb::{
+            Field,
+            Request,
+            SHARED_BUFFER_OFFSET,
+            SHARED_BUFFER_SIZE, //
+        },
+        insn::{
+            CodeSize,
+            Insn,
+            Segment, //
+        },
+        regs::{
+            Gpr,
+            Regs, //
+        },
+        result::{
+            Access,
+            Fault,
+            Progress,
+            Result,
+            Width, //
+        }, //
     },
     address,
-    string::Strings,
+    string::Strings, //
 };
 
 /// SW_EXITINFO1 of an I/O exit, which is EXITINFO1 of SVM (APM vol. 2, 15.10.2): input.

@@ -7,14 +7,38 @@
 
 use super::{
     super::{
-        env::{Env, Mapping, Note},
+        env::{
+            Env,
+            Mapping,
+            Note, //
+        },
         exit_code::ExitCode,
-        ghcb::{Field, Request, SHARED_BUFFER_OFFSET},
-        insn::{Alu, BitOp, CodeSize, Extend, Insn, Memory, MemoryOp, Register, Source},
+        ghcb::{
+            Field,
+            Request,
+            SHARED_BUFFER_OFFSET, //
+        },
+        insn::{
+            Alu,
+            BitOp,
+            CodeSize,
+            Extend,
+            Insn,
+            Memory,
+            MemoryOp,
+            Register,
+            Source, //
+        },
         regs::Regs,
-        result::{Access, Error, Result, Width},
+        result::{
+            Access,
+            Error,
+            Result,
+            Width, //
+        }, //
     },
-    address, alu,
+    address,
+    alu, //
 };
 
 /// Size of the smallest page.

@@ -8,14 +8,30 @@
 
 use super::{
     super::{
-        env::{Env, Mapping, Note},
-        insn::{CodeSize, Insn, Op, Register, Segment},
+        env::{
+            Env,
+            Mapping,
+            Note, //
+        },
+        insn::{
+            CodeSize,
+            Insn,
+            Op,
+            Register,
+            Segment, //
+        },
         regs::Gpr,
-        result::{Access, Error, Progress, Result, Width},
+        result::{
+            Access,
+            Error,
+            Progress,
+            Result,
+            Width, //
+        }, //
     },
     address,
     mmio::Target,
-    string::Strings,
+    string::Strings, //
 };
 
 /// Most iterations in one #VC, so that interrupts are taken between the parts of a long transfer.

@@ -5,8 +5,15 @@
 use super::super::{
     env::Env,
     exit_code::ExitCode,
-    ghcb::{Field, Request},
-    result::{Error, Fault, Result},
+    ghcb::{
+        Field,
+        Request, //
+    },
+    result::{
+        Error,
+        Fault,
+        Result, //
+    }, //
 };
 
 /// IA32_TSC.

@@ -5,8 +5,16 @@
 use super::super::{
     env::Env,
     insn::Insn,
-    regs::{Gpr, Regs, FLAGS_DF, FLAGS_TF},
-    result::{Progress, Width},
+    regs::{
+        Gpr,
+        Regs,
+        FLAGS_DF,
+        FLAGS_TF, //
+    },
+    result::{
+        Progress,
+        Width, //
+    }, //
 };
 
 /// The state of a string instruction.

@@ -5,8 +5,14 @@
 use super::super::{
     env::Env,
     exit_code::ExitCode,
-    ghcb::{Field, Request},
-    result::{Error, Result},
+    ghcb::{
+        Field,
+        Request, //
+    },
+    result::{
+        Error,
+        Result, //
+    }, //
 };
 
 /// Emulates VMMCALL: a hypercall, whose further registers the platform knows.

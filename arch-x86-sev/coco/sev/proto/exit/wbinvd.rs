@@ -3,10 +3,17 @@
 //! WBINVD and INVD.
 
 use super::super::{
-    env::{Env, Note},
+    env::{
+        Env,
+        Note, //
+    },
     exit_code::ExitCode,
     ghcb::Request,
-    result::{Error, Fault, Result},
+    result::{
+        Error,
+        Fault,
+        Result, //
+    }, //
 };
 
 /// Emulates WBINVD. WBNOINVD has the same exit code; writing back is the part they share, and the

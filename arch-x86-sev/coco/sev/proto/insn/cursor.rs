@@ -2,7 +2,12 @@
 
 //! Reading instruction bytes in order.
 
-use super::{super::result::Width, DecodeError, InsnBytes, MAX_INSN_LEN};
+use super::{
+    super::result::Width,
+    DecodeError,
+    InsnBytes,
+    MAX_INSN_LEN, //
+};
 
 /// Position in the bytes of an instruction.
 pub(super) struct Cursor {

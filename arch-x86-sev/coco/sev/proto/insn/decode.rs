@@ -2,10 +2,29 @@
 
 //! The opcode maps (APM vol. 3, appendix A), as far as they are handled.
 
-use super::super::{regs::Gpr, result::Width};
+use super::super::{
+    regs::Gpr,
+    result::Width, //
+};
 use super::{
-    cursor::Cursor, modrm::ModRm, prefix::Prefixes, Alu, Base, BitOp, CodeSize, DecodeError,
-    Extend, Insn, InsnBytes, Memory, MemoryOp, Op, Register, Segment, Source, Unary,
+    cursor::Cursor,
+    modrm::ModRm,
+    prefix::Prefixes,
+    Alu,
+    Base,
+    BitOp,
+    CodeSize,
+    DecodeError,
+    Extend,
+    Insn,
+    InsnBytes,
+    Memory,
+    MemoryOp,
+    Op,
+    Register,
+    Segment,
+    Source,
+    Unary, //
 };
 
 type Result<T> = core::result::Result<T, DecodeError>;

@@ -11,8 +11,11 @@ mod modrm;
 mod prefix;
 
 use super::{
-    regs::{Gpr, Regs},
-    result::Width,
+    regs::{
+        Gpr,
+        Regs, //
+    },
+    result::Width, //
 };
 
 pub(crate) use self::decode::decode;

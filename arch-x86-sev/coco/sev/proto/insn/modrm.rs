@@ -2,8 +2,19 @@
 
 //! ModRM, SIB and displacement (APM vol. 3, 1.4 and 1.5).
 
-use super::super::{regs::Gpr, result::Width};
-use super::{cursor::Cursor, prefix::Prefixes, Base, DecodeError, Memory, Register, Segment};
+use super::super::{
+    regs::Gpr,
+    result::Width, //
+};
+use super::{
+    cursor::Cursor,
+    prefix::Prefixes,
+    Base,
+    DecodeError,
+    Memory,
+    Register,
+    Segment, //
+};
 
 /// A ModRM byte.
 #[derive(Clone, Copy)]

@@ -3,7 +3,12 @@
 //! Legacy prefixes and REX (APM vol. 3, 1.2).
 
 use super::super::result::Width;
-use super::{cursor::Cursor, CodeSize, DecodeError, Segment};
+use super::{
+    cursor::Cursor,
+    CodeSize,
+    DecodeError,
+    Segment, //
+};
 
 /// The prefixes of an instruction, and the code segment's size that they modify.
 #[derive(Clone, Copy)]
