@@ -23,6 +23,9 @@ mod env;
 mod guard;
 #[path = "runtime/handler.rs"]
 mod handler;
+#[cfg(CONFIG_AMD_SEV_ES_RUST_KUNIT_TEST)]
+#[path = "runtime/kunit.rs"]
+mod kunit;
 #[path = "runtime/layout.rs"]
 mod layout;
 #[path = "runtime/memory.rs"]

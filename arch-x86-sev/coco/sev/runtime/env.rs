@@ -492,7 +492,7 @@ impl Env for KernelEnv {
 /// Moves `len` bytes of elements in units of eight bytes as far as that works, and in elements
 /// where it does not. Returns what was moved, and what the first element that was not moved failed
 /// with.
-fn in_words(
+pub(crate) fn in_words(
     len: usize,
     element: Width,
     mut step: impl FnMut(usize, Width) -> Result,

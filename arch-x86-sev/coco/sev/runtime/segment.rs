@@ -16,15 +16,15 @@ use crate::proto::{
 };
 
 /// Access rights as LAR returns them: the descriptor's second half.
-const LAR_WRITABLE: u32 = 1 << 9;
-const LAR_EXPAND_DOWN: u32 = 1 << 10;
-const LAR_CODE: u32 = 1 << 11;
-const LAR_NOT_SYSTEM: u32 = 1 << 12;
-const LAR_PRESENT: u32 = 1 << 15;
-const LAR_BIG: u32 = 1 << 22;
+pub(crate) const LAR_WRITABLE: u32 = 1 << 9;
+pub(crate) const LAR_EXPAND_DOWN: u32 = 1 << 10;
+pub(crate) const LAR_CODE: u32 = 1 << 11;
+pub(crate) const LAR_NOT_SYSTEM: u32 = 1 << 12;
+pub(crate) const LAR_PRESENT: u32 = 1 << 15;
+pub(crate) const LAR_BIG: u32 = 1 << 22;
 
 /// Readable, in code segments, is where writable is in data segments.
-const LAR_READABLE: u32 = LAR_WRITABLE;
+pub(crate) const LAR_READABLE: u32 = LAR_WRITABLE;
 
 /// Number of a segment register for the C code.
 fn index(segment: Segment) -> i32 {
@@ -105,7 +105,7 @@ unsafe fn selector(regs: *mut bindings::pt_regs, segment: Segment) -> u16 {
 }
 
 /// Access rights and limit of a descriptor, or `None` if there is no such descriptor.
-fn descriptor(selector: u16) -> Option<(u32, u32)> {
+pub(crate) fn descriptor(selector: u16) -> Option<(u32, u32)> {
     let (rights, limit): (u32, u32);
     let (has_rights, has_limit): (u8, u8);
 
@@ -131,7 +131,7 @@ fn descriptor(selector: u16) -> Option<(u32, u32)> {
 }
 
 /// True if the segment allows the access.
-fn allows(rights: u32, access: Access) -> bool {
+pub(crate) fn allows(rights: u32, access: Access) -> bool {
     if rights & LAR_PRESENT == 0 || rights & LAR_NOT_SYSTEM == 0 {
         return false;
     }
@@ -142,7 +142,7 @@ fn allows(rights: u32, access: Access) -> bool {
 }
 
 /// True if the bytes from `first` to `last` are inside of the segment.
-fn inside(rights: u32, limit: u32, first: u64, last: u64) -> bool {
+pub(crate) fn inside(rights: u32, limit: u32, first: u64, last: u64) -> bool {
     if rights & LAR_CODE == 0 && rights & LAR_EXPAND_DOWN != 0 {
         let top = if rights & LAR_BIG != 0 {
             0xffff_ffff
