@@ -44,7 +44,10 @@ fn moment() -> Moment {
         let after = cpu::rdtsc();
         if after - before < shortest {
             shortest = after - before;
-            best = Moment { tsc: before + shortest / 2, ticks };
+            best = Moment {
+                tsc: before + shortest / 2,
+                ticks,
+            };
         }
     }
     best

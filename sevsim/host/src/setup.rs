@@ -135,6 +135,7 @@ pub fn take_over(info: u64) {
         private_low: pages::take(low, LARGE),
         private_high: pages::take(high, LARGE),
         flash_copy: memory::physical(firmware.as_ptr()),
+        flash_shared: pages::take(4096, 4096),
     };
     if firmware.len() % 4096 != 0 || firmware.is_empty() {
         fatal!("the firmware image is no whole number of 4 KiB pages");

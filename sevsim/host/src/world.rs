@@ -69,7 +69,10 @@ impl Memory {
         match (self.layout.place(gpa), backing) {
             (Place::Ram { private }, Backing::Private) => Ok((direct(private), true)),
             (Place::Ram { .. }, Backing::Shared) => Ok((direct(gpa), true)),
-            (Place::Flash { copy }, _) => Ok((direct(copy), false)),
+            (Place::Flash { copy }, Backing::Private) => Ok((direct(copy), false)),
+            (Place::Flash { .. }, Backing::Shared) => {
+                Ok((direct(self.layout.flash_shared + (gpa & 0xfff)), false))
+            }
             (Place::Device, _) => Err(NotMemory),
         }
     }

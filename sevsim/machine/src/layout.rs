@@ -17,7 +17,7 @@ pub enum Place {
         /// Private backing.
         private: u64,
     },
-    /// Firmware image: read-only, one backing.
+    /// Firmware image: read-only. It exists in encrypted form only.
     Flash {
         /// Host-physical address of the copy.
         copy: u64,
@@ -41,6 +41,10 @@ pub struct Layout {
     pub private_high: u64,
     /// Copy of the firmware image.
     pub flash_copy: u64,
+    /// A page of zeros, which any page of the image shows without C-bit. Hardware shows ciphertext
+    /// there; with zeros OVMF finds no flash chip, and so keeps its variables in RAM instead of
+    /// writing them, a VMGEXIT for each byte, to a chip that does not exist.
+    pub flash_shared: u64,
 }
 
 impl Layout {
@@ -99,6 +103,7 @@ mod tests {
         private_low: 0x2_0000_0000,
         private_high: 0x3_0000_0000,
         flash_copy: 0x4_0000_0000,
+        flash_shared: 0x5_0000_0000,
     };
 
     #[test]

@@ -164,11 +164,11 @@ impl Tables {
             (Place::Device, _) => return Ok(false),
             (Place::Ram { .. }, Alias::Data) => page | READ_WRITE | NX,
             (Place::Ram { private }, Alias::Private) => private | READ_WRITE,
-            (Place::Flash { copy }, _) => copy | READ_ONLY,
+            (Place::Flash { .. }, Alias::Data) => layout.flash_shared | READ_ONLY | NX,
+            (Place::Flash { copy }, Alias::Private) => copy | READ_ONLY,
         };
         map(frames, self.aliases, page, entry)?;
-        // Flash has one backing, so its pages have no roles to change.
-        if kind == Alias::Private && matches!(layout.place(page), Place::Ram { .. }) {
+        if kind == Alias::Private {
             self.private_aliases += 1;
         }
         Ok(true)
@@ -203,6 +203,7 @@ mod tests {
         private_low: 0x2_0000_0000,
         private_high: 0x2_1000_0000,
         flash_copy: 0x2_2000_0000,
+        flash_shared: 0x2_3000_0000,
     };
 
     struct Pool {
@@ -286,6 +287,12 @@ mod tests {
         assert_eq!(high, Some((0x2_1000_0010, true, true)));
         let reset = walk(&pool, tables.private_root, 0xffff_fff0);
         assert_eq!(reset, Some((0x2_200f_fff0, false, true)));
+        let mut tables = tables;
+        tables
+            .alias(&mut pool, &LAYOUT, 0xffff_f000, Alias::Data)
+            .unwrap();
+        let shared = walk(&pool, tables.root, 0xffff_fff0);
+        assert_eq!(shared, Some((0x2_3000_0ff0, false, false)));
         for hole in [0xa_0000, 0x80_0000, 0xfee0_0000, 0x1_0020_0000] {
             assert_eq!(walk(&pool, tables.root, hole | c), None);
         }

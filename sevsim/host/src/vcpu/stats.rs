@@ -10,6 +10,10 @@ use crate::log;
 /// Exit codes that are counted one by one: below this, and NPF.
 const CODES: usize = 0xa0;
 
+/// TSC cycles between two lines that tell the runner that guest and host are alive: a few seconds
+/// on any machine.
+const HEARTBEAT: u64 = 10_000_000_000;
+
 /// Counters of one vCPU.
 pub struct Stats {
     codes: [u64; CODES],
@@ -17,6 +21,8 @@ pub struct Stats {
     vc: u64,
     fused: u64,
     since: u64,
+    next_beat: u64,
+    since_beat: u64,
     guest: u64,
     host: u64,
 }
@@ -32,6 +38,8 @@ impl Stats {
             vc: 0,
             fused: 0,
             since: 0,
+            next_beat: 0,
+            since_beat: 0,
             guest: 0,
             host: 0,
         }
@@ -58,10 +66,16 @@ impl Stats {
         let now = cpu::rdtsc();
         self.guest += now - self.since;
         self.since = now;
+        if now >= self.next_beat {
+            self.next_beat = now + HEARTBEAT;
+            log!("alive exits={}", self.since_beat);
+            self.since_beat = 0;
+        }
     }
 
     /// Counts an exit.
     pub fn count(&mut self, code: u64) {
+        self.since_beat += 1;
         if code == exit::NPF {
             self.nested_faults += 1;
         } else if let Some(counter) = self.codes.get_mut(code as usize) {
