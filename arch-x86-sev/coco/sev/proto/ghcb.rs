@@ -162,6 +162,9 @@ const VALID_LOW: Field = Field(offset_of!(GhcbPage, valid_bitmap) as u16);
 /// The bitmap of valid fields, bits 127:64.
 const VALID_HIGH: Field = Field(offset_of!(GhcbPage, valid_bitmap) as u16 + 8);
 
+/// The version of the protocol and the usage of the page, and two reserved bytes before them.
+const VERSION_AND_USAGE: Field = Field(offset_of!(GhcbPage, protocol_version) as u16 - 2);
+
 /// A GHCB that the holder may use: it is mapped, shared, and nobody else on this CPU uses it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ghcb(NonNull<GhcbPage>);
@@ -288,6 +291,53 @@ impl Ghcb {
                 Width::B8 => start.cast::<Packed<u64>>().read_volatile().0,
             }
         }
+    }
+}
+
+/// What an exit without input fields, and the hypervisor's reply to it, overwrite. Hypervisors
+/// return all of RAX to RDX from any exit.
+#[derive(Clone, Copy)]
+pub(crate) struct Saved {
+    registers: (u64, u64, u64, u64),
+    exit: (u64, u64, u64),
+    valid: (u64, u64),
+    version_and_usage: u64,
+}
+
+impl Ghcb {
+    /// Saves what an exit without input fields overwrites, such as NMI_COMPLETE: with it, such an
+    /// exit can come in the middle of any use of the GHCB by the code that an NMI interrupted.
+    #[inline(always)]
+    pub(crate) fn save(self) -> Saved {
+        Saved {
+            registers: (
+                self.read(Field::RAX),
+                self.read(Field::RBX),
+                self.read(Field::RCX),
+                self.read(Field::RDX),
+            ),
+            exit: (
+                self.read(Field::EXIT_CODE),
+                self.read(Field::EXIT_INFO_1),
+                self.read(Field::EXIT_INFO_2),
+            ),
+            valid: self.read_valid(),
+            version_and_usage: self.read(VERSION_AND_USAGE),
+        }
+    }
+
+    /// Restores what was saved.
+    #[inline(always)]
+    pub(crate) fn restore(self, saved: &Saved) {
+        self.write(Field::RAX, saved.registers.0);
+        self.write(Field::RBX, saved.registers.1);
+        self.write(Field::RCX, saved.registers.2);
+        self.write(Field::RDX, saved.registers.3);
+        self.write(Field::EXIT_CODE, saved.exit.0);
+        self.write(Field::EXIT_INFO_1, saved.exit.1);
+        self.write(Field::EXIT_INFO_2, saved.exit.2);
+        self.write_valid(saved.valid.0, saved.valid.1);
+        self.write(VERSION_AND_USAGE, saved.version_and_usage);
     }
 }
 

@@ -208,7 +208,10 @@ fn everything(env: &mut Unknown) -> Outcome {
     let _ = any(exit_info::verify(&Reply::current(ghcb)));
     let _ = any(Request::adopt(ghcb).call(env, any(ExitCode::MmioRead), any(0), any(0)));
 
+    let saved = any(ghcb.save());
     let pending = Request::new(ghcb).commit(any(1), ExitCode::NmiComplete as u64, any(0), any(0));
+
+    ghcb.restore(&saved);
 
     any(pending.reply().get(Field::EXIT_INFO_2));
     any(msr_protocol::negotiate(env));

@@ -472,6 +472,11 @@ fn offset_wraps_at_the_address_size() {
             .pages
             .insert(DATA + page * 4096, Page::private(0x90_0000 + page * 4096));
     }
+    // What is behind the last offset must not be read.
+    machine
+        .pages
+        .insert(DATA + 0x1_0000, Page::private(0xa0_0000));
+    machine.poke(DATA + 0x1_0000, &[9]);
     machine.segments[3].base = DATA;
     machine.poke(DATA + 0xfffe, &[1, 2]);
     machine.poke(DATA, &[3]);
@@ -486,6 +491,35 @@ fn offset_wraps_at_the_address_size() {
         [1, 2, 3]
     );
     assert_eq!(machine.regs.si, 1);
+}
+
+#[test]
+fn offset_wraps_downwards_too() {
+    let mut machine = Machine::user32(&[0x67, 0xf3, 0x6e]);
+
+    machine.allowed_ports = vec![0];
+    for page in 1..16 {
+        machine
+            .pages
+            .insert(DATA + page * 4096, Page::private(0x90_0000 + page * 4096));
+    }
+    machine.pages.insert(DATA - 4096, Page::private(0xa0_0000));
+    machine.poke(DATA - 1, &[9]);
+    machine.segments[3].base = DATA;
+    machine.poke(DATA, &[2, 1]);
+    machine.poke(DATA + 0xffff, &[3]);
+    machine.regs.flags |= DF;
+    machine.regs.si = 1;
+    machine.regs.cx = 3;
+    machine.complete_all(IOIO);
+    assert_eq!(
+        strings(&machine)
+            .into_iter()
+            .flat_map(|event| event.2)
+            .collect::<Vec<_>>(),
+        [1, 2, 3]
+    );
+    assert_eq!(machine.regs.si, 0xfffe);
 }
 
 #[test]

@@ -342,3 +342,23 @@ fn the_shared_buffer_has_bounds() {
         0x1111_1111_1111_1111
     );
 }
+
+/// NMI_COMPLETE between any two accesses of an interrupted exit leaves no trace.
+#[test]
+fn an_exit_between_save_and_restore_leaves_no_trace() {
+    for filler in [0x00, 0x5a, 0xff] {
+        let mut page = filled(filler);
+        let before = page.0;
+        let saved = ghcb(&mut page).save();
+        let pending = Request::new(ghcb(&mut page)).commit(2, ExitCode::NmiComplete as u64, 0, 0);
+
+        drop(pending);
+        for register in [field::RAX, field::RBX, field::RCX, field::RDX] {
+            page.reply(register, 0x1234_5678);
+        }
+        page.result(1, INJECT_GP);
+        assert!(page.0 != before);
+        ghcb(&mut page).restore(&saved);
+        assert!(page.0 == before);
+    }
+}

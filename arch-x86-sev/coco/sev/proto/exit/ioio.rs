@@ -251,7 +251,7 @@ impl Transfer {
     }
 
     /// Reads elements to the shared buffer from the highest address down.
-    #[inline]
+    #[inline(never)]
     fn gather<E: Env + ?Sized>(&self, env: &mut E, lowest: u64, count: u64) -> Result<u64> {
         let shift = self.width.shift();
         let mut done = 0u64;
@@ -306,7 +306,7 @@ impl Transfer {
     }
 
     /// Writes elements of the shared buffer from the highest address down.
-    #[inline]
+    #[inline(never)]
     fn scatter<E: Env + ?Sized>(&self, env: &mut E, lowest: u64, count: u64) -> Result<u64> {
         let shift = self.width.shift();
         let mut done = 0u64;
@@ -329,7 +329,7 @@ impl Transfer {
 
     /// Reduces the elements at `lowest` to those that can be written, in the order of the
     /// iterations. If not even the first can, that is the fault.
-    #[inline]
+    #[inline(never)]
     fn writable<E: Env + ?Sized>(
         &self,
         env: &mut E,

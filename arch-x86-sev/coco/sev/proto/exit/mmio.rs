@@ -281,6 +281,7 @@ impl Source {
 
 /// Emulates the instructions that read memory and do more than load it. Registers and flags are
 /// set last, after the write was accepted.
+#[inline(never)]
 fn modify<E: Env + ?Sized>(env: &mut E, op: &MemoryOp, target: &Target, width: Width) -> Result {
     let old = target.read(env, width)?;
     let regs = env.regs();
