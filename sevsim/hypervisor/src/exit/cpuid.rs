@@ -78,6 +78,9 @@ impl<P: Platform> Vm<P> {
             5 if !self.options().monitor => [0; 4],
             7 if subleaf == 0 => {
                 let mut r = physical();
+                // TSC_ADJUST, as KVM emulates it: with it Linux trusts the invariant TSC, without it
+                // a busy host is enough for Linux to fall back to the HPET.
+                r[EBX] = with(r[EBX], 1, true);
                 r[ECX] = with(r[ECX], 16, false); // LA57 is the host's
                 r[ECX] = with(r[ECX], 4, bit(r[ECX], 3) && cr4 & CR4_PKE != 0); // OSPKE
                 r
@@ -261,6 +264,7 @@ mod tests {
         let r = leaf(&vm, 0, 7, 0, 0);
         assert_eq!(r, [u32::MAX, u32::MAX, !((1 << 16) | (1 << 4)), u32::MAX]);
         assert!(bit(leaf(&vm, 0, 7, 0, CR4_PKE)[ECX], 4));
+        assert!(!bit(leaf(&vm, 0, 7, 1, 0)[EBX], 1), "subleaf 0 only");
         assert_eq!(leaf(&vm, 0, 0x8000_0001, 0, 0)[ECX], !((1 << 1) | (1 << 2)));
         assert_eq!(leaf(&vm, 0, 0x8000_000a, 0, 0), [0; 4]);
         assert_eq!(leaf(&vm, 0, 5, 0, 0), [0; 4]);
@@ -325,6 +329,7 @@ mod tests {
         assert_eq!(leaf(&vm, 0, 0x4000_0001, 0, 0), [0x100_000a, 0, 0, 0]);
         assert_eq!(leaf(&vm, 0, 0x4000_0002, 0, 0), [0; 4]);
         assert!(bit(leaf(&vm, 0, 0x8000_0007, 0, 0)[EDX], 8));
+        assert_eq!(leaf(&vm, 0, 7, 0, 0)[EBX], 1 << 1, "TSC_ADJUST");
     }
 
     #[test]

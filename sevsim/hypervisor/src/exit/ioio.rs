@@ -78,6 +78,7 @@ impl<P: Platform> Vm<P> {
     }
 
     /// INS and OUTS, with or without REP: SW_EXITINFO2 elements in the scratch area.
+    #[inline(never)]
     fn string_io(
         &self,
         vcpu: &Vcpu,

@@ -50,12 +50,10 @@ impl<P: Platform> Vm<P> {
     pub(crate) fn nae_event(&self, vcpu: &Vcpu, gpa: u64, cr4: u64) -> Next {
         // KVM too returns to the guest when there is no GHCB to reply in.
         if !self.ram().contains(gpa, 0x1000) {
-            self.complain(vcpu, format_args!("GHCB at {gpa:#x} is not in RAM"));
-            return Next::Resume;
+            return self.no_ghcb(vcpu, gpa);
         }
         let Ok(mut ghcb) = Ghcb::open(self.platform(), gpa) else {
-            self.complain(vcpu, format_args!("GHCB at {gpa:#x} cannot be read"));
-            return Next::Resume;
+            return self.no_ghcb(vcpu, gpa);
         };
         vcpu.stats.count_nae(ghcb.code);
 
@@ -69,35 +67,58 @@ impl<P: Platform> Vm<P> {
                 answer.next
             }
             Err(fault) => {
-                if let Fault::Bad(bad) = fault {
-                    self.complain(
-                        vcpu,
-                        format_args!(
-                            "VMGEXIT code={:#x}{} info1={:#x} info2={:#x}: {bad:?}",
-                            ghcb.code,
-                            if ghcb.has(SW_EXITCODE) {
-                                ""
-                            } else {
-                                " (not valid)"
-                            },
-                            ghcb.info1,
-                            ghcb.info2,
-                        ),
-                    );
-                }
+                self.explain(vcpu, &ghcb, fault);
                 ghcb.fail(fault);
                 Next::Resume
             }
         }
     }
 
+    #[cold]
+    #[inline(never)]
+    fn no_ghcb(&self, vcpu: &Vcpu, gpa: u64) -> Next {
+        self.complain(vcpu, format_args!("GHCB at {gpa:#x} is not in RAM"));
+        Next::Resume
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn explain(&self, vcpu: &Vcpu, ghcb: &Ghcb<'_, P>, fault: Fault) {
+        if let Fault::Bad(bad) = fault {
+            self.complain(
+                vcpu,
+                format_args!(
+                    "VMGEXIT code={:#x}{} info1={:#x} info2={:#x}: {bad:?}",
+                    ghcb.code,
+                    if ghcb.has(SW_EXITCODE) {
+                        ""
+                    } else {
+                        " (not valid)"
+                    },
+                    ghcb.info1,
+                    ghcb.info2,
+                ),
+            );
+        }
+    }
+
+    /// The events that a boot is full of, found by comparisons: an indirect jump, which a match over
+    /// all events becomes, costs more than all of them under TCG.
     fn dispatch(&self, vcpu: &Vcpu, ghcb: &mut Ghcb<'_, P>, cr4: u64) -> Result<Answer, Fault> {
         match ghcb.code {
             code::IOIO => self.exit_ioio(vcpu, ghcb),
-            code::MMIO_READ => self.exit_mmio_read(vcpu, ghcb),
-            code::MMIO_WRITE => self.exit_mmio_write(vcpu, ghcb),
             code::MSR => self.exit_msr(vcpu, ghcb),
             code::CPUID => self.exit_cpuid(vcpu, ghcb, cr4),
+            code::MMIO_READ => self.exit_mmio_read(vcpu, ghcb),
+            code::MMIO_WRITE => self.exit_mmio_write(vcpu, ghcb),
+            _ => self.dispatch_rare(vcpu, ghcb),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn dispatch_rare(&self, vcpu: &Vcpu, ghcb: &mut Ghcb<'_, P>) -> Result<Answer, Fault> {
+        match ghcb.code {
             code::VMMCALL => self.exit_vmmcall(ghcb),
             code::RDTSC => Ok(self.exit_rdtsc(ghcb)),
             code::RDTSCP => {

@@ -33,11 +33,8 @@ impl<P: Platform> Ghcb<'_, P> {
         if !all(&[SW_EXITCODE, SW_EXITINFO1, SW_EXITINFO2]) {
             return false;
         }
+        // As in the dispatch, the frequent ones by comparisons.
         match self.code {
-            code::DR7_WRITE => all(&[RAX]),
-            code::RDPMC => all(&[RCX]),
-            // Leaf 0xd also needs XCR0; the leaf is looked at when RAX is read for use.
-            code::CPUID => all(&[RAX, RCX]),
             code::IOIO => {
                 let info = IoInfo(self.info1);
                 if info.string() {
@@ -47,10 +44,23 @@ impl<P: Platform> Ghcb<'_, P> {
                 }
             }
             code::MSR => all(&[RCX]) && (self.info1 == 0 || all(&[RAX, RDX])),
+            // Leaf 0xd also needs XCR0; the leaf is looked at when RAX is read for use.
+            code::CPUID => all(&[RAX, RCX]),
+            code::MMIO_READ | code::MMIO_WRITE => all(&[SW_SCRATCH]),
+            _ => self.rare_inputs_present(),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn rare_inputs_present(&self) -> bool {
+        let all = |fields: &[_]| fields.iter().all(|field| self.has(*field));
+        match self.code {
+            code::DR7_WRITE => all(&[RAX]),
+            code::RDPMC => all(&[RCX]),
             code::VMMCALL => all(&[RAX, CPL]),
             code::MONITOR => all(&[RAX, RCX, RDX]),
             code::MWAIT => all(&[RAX, RCX]),
-            code::MMIO_READ | code::MMIO_WRITE => all(&[SW_SCRATCH]),
             _ => true,
         }
     }
