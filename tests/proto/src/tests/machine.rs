@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, ptr::NonNull};
 use super::hypervisor::{field, Event, Hypervisor, SharedPage};
 use crate::proto::{
     exit,
-    result::{PF_FETCH, PF_PRESENT, PF_USER},
+    result::{PF_FETCH, PF_USER},
     Access, CodeSize, CpuidLeaf, Env, Error, Fault, Features, Ghcb, Mapping, Note, Outcome, Regs,
     Result, Segment, SnpCpuid, Width,
 };
@@ -413,17 +413,5 @@ impl Env for Machine {
 
     fn note(&mut self, note: Note) {
         self.notes.push(note);
-    }
-
-    fn page_fault(&self, address: u64, access: Access, present: bool) -> Fault {
-        let mut code = if present { PF_PRESENT } else { 0 };
-
-        if access == Access::Write {
-            code |= 2;
-        }
-        if self.regs.user_mode() {
-            code |= PF_USER;
-        }
-        Fault::page(address, code)
     }
 }

@@ -4,6 +4,7 @@
 
 mod cost;
 mod decoder;
+mod defaults;
 mod hypervisor;
 mod machine;
 mod mmio;
