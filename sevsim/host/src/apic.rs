@@ -39,7 +39,7 @@ fn send(apic_id: usize, command: u32) {
         return;
     };
     if base & X2APIC_ENABLED != 0 {
-        cpu::wrmsr(X2APIC_ICR, (apic_id as u64) << 32 | u64::from(command));
+        cpu::wrmsr(X2APIC_ICR, ((apic_id as u64) << 32) | u64::from(command));
         return;
     }
     let (low, high) = (register(base, ICR_LOW), register(base, ICR_HIGH));

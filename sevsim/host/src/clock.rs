@@ -30,7 +30,7 @@ fn ticks() -> u64 {
     cpu::out8(0x43, 0x80);
     let low = u64::from(cpu::in8(0x42));
     let high = u64::from(cpu::in8(0x42));
-    0xffff - (high << 8 | low)
+    0xffff - ((high << 8) | low)
 }
 
 /// A reading whose two clocks are as close together as this machine can read them. The thread

@@ -43,9 +43,9 @@ fn gate(handler: u64) -> Gate {
     const PRESENT_INTERRUPT: u64 = 0x8e00;
     Gate {
         low: handler & 0xffff
-            | CODE << 16
-            | PRESENT_INTERRUPT << 32
-            | (handler >> 16 & 0xffff) << 48,
+            | (CODE << 16)
+            | (PRESENT_INTERRUPT << 32)
+            | (((handler >> 16) & 0xffff) << 48),
         high: handler >> 32,
     }
 }

@@ -119,7 +119,7 @@ pub fn map_device(pa: u64, new_table: impl FnOnce() -> u64) {
         let pages = direct(table).cast::<u64>();
         for index in 0..512 {
             // 1 GiB pages, present, writable, not cached.
-            *pages.add(index) = base + ((index as u64) << 30) | 0xfb;
+            *pages.add(index) = (base + ((index as u64) << 30)) | 0xfb;
         }
         *entry = table & ADDRESS | 0x23;
     }

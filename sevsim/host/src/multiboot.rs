@@ -104,7 +104,7 @@ impl Info {
             while offset < len {
                 let entry = table + offset;
                 offset += u64::from(read32(entry)) + 4;
-                let read64 = |at| u64::from(read32(at)) | u64::from(read32(at + 4)) << 32;
+                let read64 = |at| u64::from(read32(at)) | (u64::from(read32(at + 4)) << 32);
                 if read32(entry + 20) == 1 {
                     return Some((read64(entry + 4), read64(entry + 12)));
                 }

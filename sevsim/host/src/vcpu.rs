@@ -58,7 +58,8 @@ pub fn run(index: usize) -> ! {
             None => unsafe { nmi_wait() },
         }
     };
-    let vcpu = Vcpu::new(index, world);
+    // SAFETY: made here, for this CPU alone.
+    let vcpu = unsafe { &mut *Vcpu::new(index, world) };
     while !world.vm.may_start(index) {
         sleep(vcpu);
     }

@@ -57,7 +57,7 @@ impl From<Fault> for Stop {
 /// Error code bit: the fault came while delivering an event from outside the program.
 const EXT: u32 = 1;
 /// Error code that points to the gate of #VC in the IDT.
-const GATE: u32 = (VECTOR as u32) << 3 | 2 | EXT;
+const GATE: u32 = ((VECTOR as u32) << 3) | 2 | EXT;
 
 /// Task and local descriptor registers, which VMRUN does not switch.
 pub trait Tasks {
@@ -156,12 +156,16 @@ fn descriptor<M: GuestMemory, T: Tasks>(
     }
     let raw = u64::from_le_bytes(linear.read_implicit(table.base.wrapping_add(offset))?);
     let limit = (raw & 0xffff) as u32 | ((raw >> 32) & 0xf_0000) as u32;
-    let granular = raw >> 55 & 1 != 0;
+    let granular = (raw >> 55) & 1 != 0;
     Ok(Segment {
         selector,
         attributes: (raw >> 40) as u16 & 0xff | ((raw >> 44) as u16 & 0xf00),
-        limit: if granular { limit << 12 | 0xfff } else { limit },
-        base: (raw >> 16 & 0xff_ffff) | (raw >> 32 & 0xff00_0000),
+        limit: if granular {
+            (limit << 12) | 0xfff
+        } else {
+            limit
+        },
+        base: ((raw >> 16) & 0xff_ffff) | ((raw >> 32) & 0xff00_0000),
     })
 }
 
@@ -190,7 +194,7 @@ fn long_mode<M: GuestMemory, T: Tasks>(
     if kind != 0xe && kind != 0xf {
         return Err(Stop::Fault(13, GATE));
     }
-    if raw >> 47 & 1 == 0 {
+    if (raw >> 47) & 1 == 0 {
         return Err(Stop::Fault(11, GATE));
     }
     let rip = (raw & 0xffff) as u64 | (raw >> 32) as u64 & !0xffff;
@@ -293,10 +297,10 @@ fn protected_mode<M: GuestMemory, T: Tasks>(
         0x5 => return Err(Stop::Unsupported("#VC through a task gate")),
         _ => return Err(Stop::Fault(13, GATE)),
     };
-    if raw >> 47 & 1 == 0 {
+    if (raw >> 47) & 1 == 0 {
         return Err(Stop::Fault(11, GATE));
     }
-    let high = if wide { raw >> 32 & 0xffff_0000 } else { 0 };
+    let high = if wide { (raw >> 32) & 0xffff_0000 } else { 0 };
     let eip = (raw & 0xffff) | high;
     let target = code_segment(save, linear, tasks, (raw >> 16) as u16)?;
     let inner = target.cpl < save.cpl;
@@ -515,10 +519,10 @@ mod tests {
 
     fn gate64(memory: &Memory, rip: u64, selector: u16, attributes: u8, ist: u64) {
         let low = (rip & 0xffff)
-            | u64::from(selector) << 16
-            | ist << 32
-            | u64::from(attributes) << 40
-            | (rip >> 16 & 0xffff) << 48;
+            | (u64::from(selector) << 16)
+            | (ist << 32)
+            | (u64::from(attributes) << 40)
+            | (((rip >> 16) & 0xffff) << 48);
         memory.put(IDT + 29 * 16, low);
         memory.put(IDT + 29 * 16 + 8, rip >> 32);
     }
@@ -684,8 +688,8 @@ mod tests {
             Outcome::Delivered
         );
         assert_eq!((save.rip, save.rsp), (0x1_2345, STACK + 0x808 - 16));
-        assert_eq!(memory.get(save.rsp), 0x72 | 0x1234 << 32);
-        assert_eq!(memory.get(save.rsp + 8), 0x20 | flags << 32);
+        assert_eq!(memory.get(save.rsp), 0x72 | (0x1234 << 32));
+        assert_eq!(memory.get(save.rsp + 8), 0x20 | (flags << 32));
         assert_eq!(save.rflags, bits::RFLAGS_ONE);
     }
 
@@ -695,17 +699,17 @@ mod tests {
         let mut save = protected(&memory);
         save.cpl = 3;
         save.cs.selector = 0x33;
-        memory.put(TSS + 4, STACK | 16 << 32);
+        memory.put(TSS + 4, STACK | (16 << 32));
         assert_eq!(
             deliver(&mut save, &memory, &tr(0x67), C, 0x7b),
             Outcome::Delivered
         );
         assert_eq!((save.rsp, save.cpl, save.ss.selector), (STACK - 24, 0, 16));
-        assert_eq!(memory.get(save.rsp + 16), (STACK + 0x808) | 16 << 32);
+        assert_eq!(memory.get(save.rsp + 16), (STACK + 0x808) | (16 << 32));
         // A stack segment of another privilege is an invalid TSS.
         let mut save = protected(&memory);
         save.cpl = 3;
-        memory.put(TSS + 4, STACK | 19 << 32);
+        memory.put(TSS + 4, STACK | (19 << 32));
         let outcome = deliver(&mut save, &memory, &tr(0x67), C, 0x7b);
         assert_eq!(
             outcome,

@@ -66,7 +66,7 @@ pub fn decode(bytes: &[u8], long: bool) -> Option<(Insn, usize)> {
         0x32 => (Insn::ReadMsr, at),
         0x06 => (Insn::ClearTs, at),
         0x22 => {
-            let cr = (modrm? >> 3 & 7) | high(4);
+            let cr = ((modrm? >> 3) & 7) | high(4);
             (
                 Insn::WriteCr {
                     cr,
@@ -84,7 +84,7 @@ pub fn decode(bytes: &[u8], long: bool) -> Option<(Insn, usize)> {
                 },
                 at + 1,
             ),
-            byte if byte >> 3 & 7 == 7 && byte < 0xc0 => {
+            byte if (byte >> 3) & 7 == 7 && byte < 0xc0 => {
                 (Insn::Invlpg, at + operand(&bytes[at..])?)
             }
             _ => return None,
@@ -118,7 +118,8 @@ mod tests {
 
     #[test]
     fn instructions_and_lengths() {
-        let table: [(&[u8], Option<(Insn, usize)>); 16] = [
+        type Case<'a> = (&'a [u8], Option<(Insn, usize)>);
+        let table: [Case<'_>; 16] = [
             (&[0x0f, 0x30], Some((Insn::WriteMsr, 2))),
             (&[0x0f, 0x32, 0x90], Some((Insn::ReadMsr, 2))),
             (&[0x2e, 0x0f, 0x30], Some((Insn::WriteMsr, 3))),

@@ -321,7 +321,10 @@ fn check(p: &Paging, leaf: &Leaf, address: u64, want: Want, who: Who) -> Result<
         (Who::User, Want::Read) => leaf.user,
         (Who::User, Want::Write) => leaf.user && leaf.writable,
         (Who::User, Want::Fetch) => leaf.user && !leaf.no_execute,
-        (_, Want::Fetch) => !leaf.no_execute && !(leaf.user && p.cr4 & bits::CR4_SMEP != 0),
+        (_, Want::Fetch) => {
+            let smep = leaf.user && p.cr4 & bits::CR4_SMEP != 0;
+            !(leaf.no_execute || smep)
+        }
         (_, want) => {
             let lifted = p.ac && who == Who::Supervisor;
             let smap = leaf.user && p.cr4 & bits::CR4_SMAP != 0 && !lifted;

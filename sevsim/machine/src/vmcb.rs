@@ -383,15 +383,15 @@ impl Event {
         const VALID: u32 = 1 << 31;
         const HAS_ERROR: u32 = 1 << 11;
         match self {
-            Self::Nmi => (VALID | 2 << 8 | 2, 0),
+            Self::Nmi => (VALID | (2 << 8) | 2, 0),
             Self::Exception {
                 vector,
                 error: None,
-            } => (VALID | 3 << 8 | u32::from(vector), 0),
+            } => (VALID | (3 << 8) | u32::from(vector), 0),
             Self::Exception {
                 vector,
                 error: Some(error),
-            } => (VALID | HAS_ERROR | 3 << 8 | u32::from(vector), error),
+            } => (VALID | HAS_ERROR | (3 << 8) | u32::from(vector), error),
         }
     }
 }

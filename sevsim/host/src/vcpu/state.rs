@@ -66,12 +66,12 @@ pub struct Vcpu {
     /// Whether the C-bit works, and so which root is in use.
     pub cbit_active: bool,
     /// Counters.
-    pub stats: &'static mut Stats,
+    pub stats: &'static Stats,
 }
 
 impl Vcpu {
-    /// Makes the vCPU of this CPU in its reset state. Called once for each index.
-    pub fn new(index: usize, world: &'static World) -> &'static mut Self {
+    /// Makes the vCPU of this CPU in its reset state, in memory of its own that is never freed.
+    pub fn new(index: usize, world: &'static World) -> *mut Self {
         assert!(index < MAX_VCPUS);
         let options = world.vm.options();
         let private = world.private_map;
@@ -91,8 +91,9 @@ impl Vcpu {
         let mut regs = Regs::default();
         regs.saved[2] = reset::SIGNATURE;
         let scratch = vmcb.clone();
+        let scratch_pa = pa + core::mem::offset_of!(Self, scratch) as u64;
         // SAFETY: fresh memory of the right size and alignment that nobody else knows.
-        let vcpu = unsafe {
+        unsafe {
             at.write(Self {
                 vmcb,
                 host_save: [0; 4096],
@@ -101,7 +102,7 @@ impl Vcpu {
                 index,
                 world,
                 vmcb_pa: pa,
-                scratch_pa: pa + core::mem::offset_of!(Self, scratch) as u64,
+                scratch_pa,
                 ghcb_msr: world.vm.ghcb_msr_at_reset(),
                 pending: None,
                 injected_at: (0, 0),
@@ -110,15 +111,14 @@ impl Vcpu {
                 cbit_active: false,
                 stats: Stats::of(index),
             });
-            &mut *at
-        };
+        }
         let host_save = pa + core::mem::offset_of!(Self, host_save) as u64;
         if !cpu::wrmsr(VM_HSAVE_PA, host_save) {
             fatal!("the CPU refuses VM_HSAVE_PA: its SVM is not usable");
         }
         // SAFETY: `scratch` holds the reset state of what VMLOAD loads.
-        unsafe { cpu::vmload(vcpu.scratch_pa) };
-        vcpu
+        unsafe { cpu::vmload(scratch_pa) };
+        at
     }
 
     /// Runs the guest until its next exit.
@@ -146,7 +146,7 @@ impl Vcpu {
     /// ECX, EDX:EAX of the MSR instructions.
     pub fn msr_operands(&self) -> (u32, u64) {
         let saved = &self.regs.saved;
-        let value = self.vmcb.save.rax & 0xffff_ffff | saved[2] << 32;
+        let value = self.vmcb.save.rax & 0xffff_ffff | (saved[2] << 32);
         (saved[1] as u32, value)
     }
 
