@@ -78,7 +78,7 @@ impl<P: Platform> Vm<P> {
                 };
                 return (msr, Next::Stop(stop));
             }
-            // As KVM: a request that is not known leaves the MSR as it is, by which the guest knows.
+            // As KVM: a request that is not known leaves the MSR as it is; so the guest knows.
             _ => {
                 self.complain(vcpu, format_args!("unknown GHCB MSR request {msr:#x}"));
                 msr

@@ -78,8 +78,8 @@ impl<P: Platform> Vm<P> {
             5 if !self.options().monitor => [0; 4],
             7 if subleaf == 0 => {
                 let mut r = physical();
-                // TSC_ADJUST, as KVM emulates it: with it Linux trusts the invariant TSC, without it
-                // a busy host is enough for Linux to fall back to the HPET.
+                // TSC_ADJUST, as KVM emulates it: with it Linux trusts the invariant TSC, without
+                // it a busy host is enough for Linux to fall back to the HPET.
                 r[EBX] = with(r[EBX], 1, true);
                 r[ECX] = with(r[ECX], 16, false); // LA57 is the host's
                 r[ECX] = with(r[ECX], 4, bit(r[ECX], 3) && cr4 & CR4_PKE != 0); // OSPKE

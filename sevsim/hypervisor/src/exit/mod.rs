@@ -102,8 +102,8 @@ impl<P: Platform> Vm<P> {
         }
     }
 
-    /// The events that a boot is full of, found by comparisons: an indirect jump, which a match over
-    /// all events becomes, costs more than all of them under TCG.
+    /// The events that a boot is full of, found by comparisons: an indirect jump, which a match
+    /// over all events becomes, costs more than all of them under TCG.
     fn dispatch(&self, vcpu: &Vcpu, ghcb: &mut Ghcb<'_, P>, cr4: u64) -> Result<Answer, Fault> {
         match ghcb.code {
             code::IOIO => self.exit_ioio(vcpu, ghcb),

@@ -959,7 +959,8 @@ proptest! {
         let vm = vm_of(Mock::new(2), Options { ghcb: version, ..options(2) });
         let mock = vm.platform();
         let fields = [(CODE, code), (INFO1, info1), (INFO2, info2), (SCRATCH, scratch)];
-        for (field, value) in fields.into_iter().chain([RAX, RCX, RDX, RBX].into_iter().zip(registers)) {
+        let registers = [RAX, RCX, RDX, RBX].into_iter().zip(registers);
+        for (field, value) in fields.into_iter().chain(registers) {
             mock.poke(GHCB + field, &value.to_le_bytes());
         }
         let basic = 7_u128 << (CODE / 8);

@@ -306,7 +306,9 @@ fn dma_address_is_put_together_once() {
 proptest! {
     /// Reads in pieces of any size, by either way, give the same bytes.
     #[test]
-    fn pieces_make_up_the_item(pieces in prop::collection::vec((any::<bool>(), 1_usize..700), 1..8)) {
+    fn pieces_make_up_the_item(
+        pieces in prop::collection::vec((any::<bool>(), 1_usize..700), 1..8),
+    ) {
         let g = guest(mock());
         let mut want = kernel(2, 0x900)[0x600..].to_vec();
         let total: usize = pieces.iter().map(|(_, len)| len).sum();
