@@ -8,6 +8,7 @@ pub(crate) mod alu;
 pub(crate) mod cpuid;
 pub(crate) mod dispatch;
 pub(crate) mod dr7;
+mod frequent;
 pub(crate) mod ioio;
 pub(crate) mod mmio;
 pub(crate) mod mmio_string;
