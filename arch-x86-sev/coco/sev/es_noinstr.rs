@@ -16,8 +16,6 @@ mod percpu;
 mod entry;
 #[path = "noinstr/ghcb.rs"]
 mod ghcb;
-#[path = "common/guard.rs"]
-mod guard;
 #[path = "noinstr/instrumentation.rs"]
 mod instrumentation;
 #[path = "noinstr/ist.rs"]

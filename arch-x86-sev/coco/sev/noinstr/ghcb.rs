@@ -10,7 +10,7 @@
 use core::{
     arch::asm,
     mem::offset_of,
-    ptr::{addr_of_mut, null_mut},
+    ptr::{addr_of_mut, null_mut, NonNull},
     sync::atomic::{compiler_fence, Ordering},
 };
 
@@ -42,6 +42,21 @@ fn irqs_disabled() -> bool {
 #[inline(always)]
 fn runtime_data() -> *mut bindings::sev_es_runtime_data {
     this_cpu_read!(bindings::runtime_data) as *mut bindings::sev_es_runtime_data
+}
+
+/// The GHCB of the current CPU, whoever uses it. `None` before there is one.
+#[inline(always)]
+pub(crate) fn current() -> Option<Ghcb> {
+    // SAFETY: As in `__sev_get_ghcb()`. `GhcbPage` has the layout of `struct ghcb`.
+    unsafe {
+        let page = if bindings::sev_es_shim_ghcbs_initialized() {
+            addr_of_mut!((*runtime_data()).ghcb_page)
+        } else {
+            bindings::boot_ghcb
+        };
+
+        NonNull::new(page.cast::<GhcbPage>()).map(|page| Ghcb::new(page))
+    }
 }
 
 /// Takes the GHCB of the current CPU; see `GhcbGuard`, which is how Rust code does it.
@@ -123,7 +138,7 @@ pub(crate) unsafe extern "C" fn __sev_put_ghcb(state: *mut bindings::ghcb_state)
 
         if (*state).ghcb.is_null() {
             // A VMGEXIT of user space must not find a valid request.
-            if let Some(page) = core::ptr::NonNull::new(ghcb.cast::<GhcbPage>()) {
+            if let Some(page) = NonNull::new(ghcb.cast::<GhcbPage>()) {
                 Ghcb::new(page).invalidate();
             }
             compiler_fence(Ordering::SeqCst);

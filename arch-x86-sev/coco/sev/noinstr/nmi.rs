@@ -8,14 +8,21 @@ use kernel::{
 };
 
 use crate::{
-    guard::GhcbGuard,
-    proto::{ExitCode, Request},
-    vmgexit::vmgexit, //
+    ghcb,
+    proto::{
+        ExitCode,
+        Request, //
+    },
+    vmgexit::vmgexit,
 };
 
 /// Tells the hypervisor that NMIs may be delivered again (GHCB specification, 4.3: NMI Complete).
 ///
 /// The first thing that an NMI handler does. It must not raise #VC, so it is all VMGEXIT.
+///
+/// From then on a further NMI can come at any time, and so this can interrupt any use of the GHCB,
+/// nested ones included. There is no taking turns: the few words that the exit overwrites are saved
+/// and restored, whether the GHCB is in use or not.
 ///
 /// # Safety
 ///
@@ -23,10 +30,10 @@ use crate::{
 #[export]
 #[link_section = ".noinstr.text"]
 pub(crate) unsafe extern "C" fn __sev_es_nmi_complete() {
-    let Some(guard) = GhcbGuard::take() else {
+    let Some(ghcb) = ghcb::current() else {
         return;
     };
-    let ghcb = guard.ghcb();
+    let saved = ghcb.save();
     // SAFETY: The version was negotiated before the first GHCB was set up, and stays.
     let version = unsafe { bindings::ghcb_version };
 
@@ -34,4 +41,5 @@ pub(crate) unsafe extern "C" fn __sev_es_nmi_complete() {
     let _ = Request::new(ghcb).commit(version, ExitCode::NmiComplete as u64, 0, 0);
     // SAFETY: The request in the GHCB is complete, and this is the address of the GHCB.
     unsafe { vmgexit(bindings::sev_es_shim_pa_nodebug(ghcb.as_ptr().cast()) as u64) };
+    ghcb.restore(&saved);
 }
