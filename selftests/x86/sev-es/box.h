@@ -75,7 +75,7 @@ enum {
 void expect_done(const char *what, const struct outcome *out, const struct box *box, size_t len,
 		 const struct user_regs_struct *in, int may);
 
-/* The instruction raised @sig with si_code @code (or any, if ANY_CODE); nothing changed but @may. */
+/* The instruction raised @sig with si_code @code (or ANY_CODE); nothing changed but @may. */
 #define ANY_CODE (-99999)
 void expect_signal(const char *what, const struct outcome *out, const struct box *box, int sig,
 		   int code, const struct user_regs_struct *in, int may);

@@ -36,8 +36,9 @@ int count_complaints(const char *log, bool show)
 		for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
 			const char *at = strstr(log, words[i]);
 
-			/* The first of the words is enough. */
-			if (at && at < log + len) {
+			/* Advice on the processor's weaknesses warns as well. */
+			if (at && at < log + len && strncmp(at, "WARNING: See ", 13)) {
+				/* The first of the words is enough. */
 				if (show)
 					note("kernel: %.*s", (int)len, log);
 				count++;

@@ -135,8 +135,18 @@ static void on_alarm(int sig)
 	(void)sig;
 }
 
+static int complaints(void)
+{
+	char *log = read_kernel_log();
+	int count = count_complaints(log, false);
+
+	free(log);
+	return count;
+}
+
 static void run_test(const struct test *test)
 {
+	static int complained;
 	struct sigaction action = { .sa_handler = on_alarm };
 	double start = now();
 	int status = 0;
@@ -163,6 +173,11 @@ static void run_test(const struct test *test)
 	alarm(0);
 	kill(-pid, SIGKILL);
 
+	/* The last test fails for these; here is told where they came from. */
+	if (complaints() > complained) {
+		complained = complaints();
+		ksft_print_msg("the kernel complained during or before %s\n", test->name);
+	}
 	if (now() - start > 2)
 		ksft_print_msg("%s took %.1f s\n", test->name, now() - start);
 	if (WIFEXITED(status) && WEXITSTATUS(status) == ENDED_PASS)

@@ -47,7 +47,7 @@ Example: a SEV-ES guest with two vCPUs that runs the check and powers off
 
 /// Start a guest in QEMU under sevsim, show its console and tell how it ended.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "sevsim-run", version, after_help = AFTER_HELP)]
+#[command(name = "sevsim-run", version, after_help = AFTER_HELP, args_override_self = true)]
 pub struct Cli {
     /// sevsim's image (32-bit ELF, multiboot)
     #[arg(long, value_name = "FILE", default_value = "build/sevsim/sevsim.elf32")]

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 //! `sevsim-run`: starts a guest under sevsim in QEMU, shows its console and tells how it ended.
 //!
-//! `--plain` starts the same guest without sevsim, for comparison. The verdicts and their exit codes
-//! are in [`verdict`]; `--help` lists them.
+//! `--plain` starts the same guest without sevsim, for comparison. The verdicts and their exit
+//! codes are in [`verdict`]; `--help` lists them.
 
 mod cli;
 mod codes;

@@ -62,8 +62,8 @@ pub fn sevsim_options(cli: &Cli) -> String {
     text
 }
 
-/// The processor that QEMU emulates. sevsim needs SVM, 52 bits of physical address and LA57 (so that
-/// it can place any C-bit); a plain guest gets what sevsim would show it.
+/// The processor that QEMU emulates. sevsim needs SVM, 52 bits of physical address and LA57 (so
+/// that it can place any C-bit); a plain guest gets what sevsim would show it.
 pub fn cpu(cli: &Cli) -> String {
     if let Some(cpu) = &cli.cpu {
         return cpu.clone();

@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The table: C and Rust side by side, from the same run on the same machine.
+//!
+//! Counted, not timed, wherever possible: size of text, exits and VMGEXITs of one boot with one
+//! vCPU. Times are given only as a ratio of paired boots, with and without sevsim, one right after
+//! the other, so that a busy machine slows down both.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::cases::Kernel;
+use crate::runner;
+use crate::runner::Places;
+
+/// The ratio that a boot under sevsim is to stay below.
+const GOAL: f64 = 1.8;
+
+/// Text size of each object in `folder`, in bytes.
+fn text_sizes(folder: &Path) -> BTreeMap<String, u64> {
+    let objects: Vec<_> = std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|ext| ext == "o"))
+        .collect();
+    let output = Command::new("size").args(&objects).output();
+    let text = output.map(|out| String::from_utf8_lossy(&out.stdout).into_owned());
+    parse_sizes(&text.unwrap_or_default())
+}
+
+/// Reads what `size` prints: text in the first column, the file in the last.
+fn parse_sizes(text: &str) -> BTreeMap<String, u64> {
+    let row = |line: &str| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        let size = columns.first()?.parse().ok()?;
+        let name = Path::new(columns.last()?)
+            .file_name()?
+            .to_string_lossy()
+            .into_owned();
+        Some((name, size))
+    };
+    text.lines().filter_map(row).collect()
+}
+
+/// Sums a report's numbers over all vCPUs: (name of the line, key or `name=`) -> count.
+fn totals(report: &Value) -> BTreeMap<String, u64> {
+    let mut totals = BTreeMap::new();
+    for (section, rows) in report.as_object().into_iter().flatten() {
+        for row in rows.as_array().into_iter().flatten() {
+            let name = row.get("name").and_then(Value::as_str);
+            for (key, value) in row.as_object().into_iter().flatten() {
+                let Some(value) = value.as_u64().filter(|_| key != "vcpu") else {
+                    continue;
+                };
+                let label = match name {
+                    Some(name) => format!("{section} {name}"),
+                    None => format!("{section} {key}"),
+                };
+                *totals.entry(label).or_default() += value;
+            }
+        }
+    }
+    totals
+}
+
+/// One row of the table; missing numbers stay empty.
+fn row(label: &str, c: Option<u64>, rust: Option<u64>) -> String {
+    let cell = |number: Option<u64>| number.map_or(String::new(), |n| n.to_string());
+    let ratio = match (c, rust) {
+        (Some(c), Some(rust)) if c > 0 => format!("{:.2}", rust as f64 / c as f64),
+        _ => String::new(),
+    };
+    let line = format!(
+        "  {label:<34} {:>12} {:>12} {ratio:>8}",
+        cell(c),
+        cell(rust)
+    );
+    line.trim_end().to_string()
+}
+
+fn table(c: &BTreeMap<String, u64>, rust: &BTreeMap<String, u64>) -> String {
+    let mut labels: Vec<&String> = c.keys().chain(rust.keys()).collect();
+    labels.sort();
+    labels.dedup();
+    let rows = labels
+        .iter()
+        .map(|label| row(label, c.get(*label).copied(), rust.get(*label).copied()));
+    rows.collect::<Vec<_>>().join("\n")
+}
+
+/// Boots to user space and powers off; gives the result file.
+fn boot(places: &Places, name: &str, kernel: Kernel, more: &[&str]) -> Result<Value, String> {
+    let image = kernel.image(&places.build).filter(|image| image.exists());
+    let image = image.ok_or_else(|| format!("the {kernel:?} kernel is not built"))?;
+    let mut args: Vec<String> = [
+        "--expect",
+        "poweroff",
+        "--append",
+        "sevsim.poweroff",
+        "--kernel",
+    ]
+    .map(String::from)
+    .to_vec();
+    args.push(image.to_string_lossy().into_owned());
+    args.extend([
+        "--initrd".into(),
+        places.initramfs().to_string_lossy().into_owned(),
+    ]);
+    args.extend(more.iter().map(|arg| arg.to_string()));
+    let outcome = runner::run(places, name, &args).map_err(|error| error.to_string())?;
+    match outcome.status {
+        Some(0) => Ok(outcome.json),
+        _ => Err(outcome.line),
+    }
+}
+
+fn wall(result: &Value) -> f64 {
+    result["wall_seconds"].as_f64().unwrap_or(f64::NAN)
+}
+
+/// Median of some numbers.
+fn median(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_by(f64::total_cmp);
+    match numbers.len() {
+        0 => f64::NAN,
+        n if n % 2 == 1 => numbers[n / 2],
+        n => (numbers[n / 2 - 1] + numbers[n / 2]) / 2.0,
+    }
+}
+
+/// Ratios of paired boots, with and without sevsim.
+fn ratios(places: &Places, kernel: Kernel, pairs: usize, quiet: bool) -> Result<Vec<f64>, String> {
+    let mut more = vec!["--vcpus", "1"];
+    if quiet {
+        more.extend(["--append", "quiet"]);
+    }
+    let mut plain = more.clone();
+    plain.push("--plain");
+    let mut ratios = Vec::new();
+    for _ in 0..pairs {
+        let with = wall(&boot(places, "bench-with", kernel, &more)?);
+        let without = wall(&boot(places, "bench-without", kernel, &plain)?);
+        ratios.push(with / without);
+    }
+    Ok(ratios)
+}
+
+fn print_ratios(places: &Places, pairs: usize) -> Result<(), String> {
+    println!(
+        "\nBoot (firmware, kernel, /init, power-off) under sevsim / without, {pairs} pairs, 1 vCPU"
+    );
+    for (kernel, name) in [(Kernel::C, "C"), (Kernel::Rust, "Rust")] {
+        for quiet in [false, true] {
+            let ratios = ratios(places, kernel, pairs, quiet)?;
+            let all: Vec<_> = ratios.iter().map(|ratio| format!("{ratio:.2}")).collect();
+            let log = if quiet {
+                "quiet"
+            } else {
+                "kernel log on the console"
+            };
+            let median = median(ratios);
+            let goal = if median <= GOAL { "meets" } else { "misses" };
+            println!(
+                "  {name:<5} {log:<26} median {median:.2} ({goal} {GOAL})  {}",
+                all.join(" ")
+            );
+        }
+    }
+    Ok(())
+}
+
+fn tables(places: &Places, pairs: usize) -> Result<(), String> {
+    let head = |title: &str| {
+        println!(
+            "\n{title}\n  {:<34} {:>12} {:>12} {:>8}",
+            "", "C", "Rust", "Rust/C"
+        );
+    };
+    let sizes = |variant: &str| text_sizes(&places.build.join(variant).join("arch/x86/coco/sev"));
+    let (c, rust) = (sizes("kernel-c"), sizes("kernel-rust"));
+    head("Size of text in arch/x86/coco/sev, bytes");
+    println!("{}", table(&c, &rust));
+    println!(
+        "{}",
+        row("all", Some(c.values().sum()), Some(rust.values().sum()))
+    );
+
+    let vcpu = ["--vcpus", "1"];
+    let c = boot(places, "bench-c", Kernel::C, &vcpu)?;
+    let rust = boot(places, "bench-rust", Kernel::Rust, &vcpu)?;
+    head("One boot: exits and VMGEXITs by kind (counts; guest-tsc and host-tsc are ticks)");
+    println!("{}", table(&totals(&c["report"]), &totals(&rust["report"])));
+    print_ratios(places, pairs)
+}
+
+/// Prints the tables.
+pub fn run(places: &Places, pairs: usize) -> bool {
+    match tables(places, pairs) {
+        Ok(()) => true,
+        Err(text) => {
+            println!("bench: {text}");
+            false
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn sizes_are_read() {
+        let text = "   text\t   data\t    bss\t    dec\t    hex\tfilename\n\
+                    \t  1234\t      5\t      6\t   1245\t    4dd\tbuild/x/core.o\n";
+        assert_eq!(
+            parse_sizes(text),
+            BTreeMap::from([("core.o".to_string(), 1234)])
+        );
+    }
+
+    #[test]
+    fn reports_are_summed_over_vcpus() {
+        let report = json!({
+            "exits": [{"vcpu": 0, "cpuid": 2}, {"vcpu": 1, "cpuid": 3}],
+            "ghcb-exit": [{"vcpu": 0, "name": "msr", "count": 7}],
+        });
+        let want = BTreeMap::from([
+            ("exits cpuid".to_string(), 5),
+            ("ghcb-exit msr".to_string(), 7),
+        ]);
+        assert_eq!(totals(&report), want);
+    }
+
+    #[test]
+    fn medians() {
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
+        assert!(median(vec![]).is_nan());
+    }
+
+    #[test]
+    fn rows_show_a_ratio_only_when_there_is_one() {
+        assert!(row("x", Some(200), Some(100)).ends_with("0.50"));
+        assert!(row("x", None, Some(100)).ends_with("100"));
+    }
+}

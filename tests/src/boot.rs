@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Runs the boots one after the other and tells of each why it failed.
+
+use std::io::Write;
+use std::path::Path;
+use std::time::Instant;
+
+use crate::cases;
+use crate::cases::Case;
+use crate::cases::Way;
+use crate::disk;
+use crate::runner;
+use crate::runner::Outcome;
+use crate::runner::Places;
+
+/// Shows the cases.
+pub fn list() {
+    for case in cases::cases() {
+        println!(
+            "{:<26} {:?} kernel, {:?}: {}",
+            case.name, case.kernel, case.way, case.args
+        );
+    }
+}
+
+/// Arguments for sevsim-run.
+fn arguments(places: &Places, case: &Case, timeout: u64) -> Result<Vec<String>, String> {
+    let logs = places.logs(case.name);
+    std::fs::create_dir_all(&logs).map_err(|error| format!("{}: {error}", logs.display()))?;
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let mut args: Vec<String> = case.args.split_whitespace().map(String::from).collect();
+    args.extend(["--timeout".into(), timeout.to_string()]);
+
+    let kernel = case
+        .kernel
+        .image(&places.build)
+        .filter(|image| image.exists());
+    let kernel = kernel.ok_or(
+        "its kernel is not there: build it first (make kernel-rust, make \
+                               kernel-c; Debian's is fetched by make test-boot)",
+    )?;
+    if case.way == Way::Disk {
+        let image = logs.join("disk.img");
+        // The firmware tells the kernel its console by nothing but this command line.
+        let cmdline = "console=ttyS0 panic=-1 sevsim.check";
+        disk::make(&image, &kernel, &places.initramfs(), cmdline)
+            .map_err(|error| format!("cannot make a disk: {error}"))?;
+        args.extend(["--disk".into(), text(&image)]);
+    } else {
+        args.extend(["--kernel".into(), text(&kernel)]);
+        args.extend(["--initrd".into(), text(&places.initramfs())]);
+    }
+    if case.way == Way::Plain {
+        args.push("--plain".into());
+    } else if !case.kernel.known_failures().is_empty() {
+        let list = logs.join("known-failures");
+        runner::join_lists(places, case.kernel.known_failures(), &list)
+            .map_err(|error| format!("cannot read tests/known: {error}"))?;
+        args.extend(["--known-failures".into(), text(&list)]);
+    }
+    Ok(args)
+}
+
+/// What is wrong with a run, if anything.
+fn complaint(case: &Case, outcome: &Outcome) -> Option<String> {
+    if outcome.status != Some(0) {
+        return Some(outcome.line.clone());
+    }
+    let missing = case
+        .wants
+        .iter()
+        .find(|want| !outcome.console.contains(**want));
+    if let Some(want) = missing {
+        return Some(format!("the console does not say \"{want}\""));
+    }
+    None
+}
+
+fn run_case(places: &Places, case: &Case, timeout: u64) -> Result<String, String> {
+    let args = arguments(places, case, timeout)?;
+    let outcome = runner::run(places, case.name, &args)
+        .map_err(|error| format!("{}: {error}", places.sevsim_run().display()))?;
+    match complaint(case, &outcome) {
+        Some(text) => Err(text),
+        None => Ok(outcome.line),
+    }
+}
+
+/// Boots all cases whose name begins with one of `names` (all, if there are none).
+pub fn run_all(places: &Places, names: &[String], timeout: u64) -> bool {
+    let wanted = |case: &Case| names.is_empty() || names.iter().any(|n| case.name.starts_with(n));
+    let cases: Vec<Case> = cases::cases().into_iter().filter(wanted).collect();
+    println!("KTAP version 1\n1..{}", cases.len());
+    let mut failures = Vec::new();
+    for (index, case) in cases.iter().enumerate() {
+        let start = Instant::now();
+        let result = run_case(places, case, timeout);
+        let seconds = start.elapsed().as_secs();
+        match &result {
+            Ok(line) => println!("ok {} {} # {seconds} s: {line}", index + 1, case.name),
+            Err(line) => {
+                println!("not ok {} {} # {seconds} s: {line}", index + 1, case.name);
+                failures.push(case.name);
+            }
+        }
+        let _ = std::io::stdout().flush();
+    }
+    if !failures.is_empty() {
+        println!("\nWhat failed, and its logs:");
+        for name in &failures {
+            println!("  {name}: {}", places.logs(name).display());
+        }
+    }
+    println!(
+        "{} passed, {} failed",
+        cases.len() - failures.len(),
+        failures.len()
+    );
+    failures.is_empty() && !cases.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(status: i32, console: &str) -> Outcome {
+        Outcome {
+            status: Some(status),
+            line: "panic: why".into(),
+            json: serde_json::Value::Null,
+            console: console.into(),
+        }
+    }
+
+    #[test]
+    fn a_good_status_is_not_enough() {
+        let case = &cases::cases()[0];
+        assert_eq!(complaint(case, &outcome(4, "")), Some("panic: why".into()));
+        assert!(complaint(case, &outcome(0, ""))
+            .unwrap()
+            .contains("does not say"));
+        let console = case.wants.join("\r\n");
+        assert_eq!(complaint(case, &outcome(0, &console)), None);
+    }
+}

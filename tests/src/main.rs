@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: GPL-2.0
+//! `sev-tests`: boots guests in a covering set of configurations (`boot`), and counts what Rust and
+//! C cost side by side (`bench`). Prints KTAP; the last line is "N passed, N failed".
+
+mod bench;
+mod boot;
+mod cases;
+mod disk;
+mod runner;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::Subcommand;
+
+use crate::runner::Places;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "sev-tests",
+    version,
+    about = "Boots guests under sevsim and compares Rust with C"
+)]
+struct Cli {
+    /// The project's folder
+    #[arg(long, global = true, default_value = ".")]
+    top: PathBuf,
+    /// Its build folder (default: build in the project's folder)
+    #[arg(long, global = true)]
+    build: Option<PathBuf>,
+    #[command(subcommand)]
+    part: Part,
+}
+
+#[derive(Debug, Subcommand)]
+enum Part {
+    /// Boot the covering set; in each guest the check of all user-space exits runs
+    Boot {
+        /// Only cases whose name begins with one of these
+        names: Vec<String>,
+        /// Show the cases and their settings, boot nothing
+        #[arg(long)]
+        list: bool,
+        /// Seconds for one boot
+        #[arg(long, default_value_t = 240)]
+        timeout: u64,
+    },
+    /// Count and compare: C and Rust side by side
+    Bench {
+        /// Paired boots for the ratio of times
+        #[arg(long, default_value_t = 3)]
+        pairs: usize,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let top = match std::fs::canonicalize(&cli.top) {
+        Ok(top) => top,
+        Err(error) => {
+            eprintln!("sev-tests: {}: {error}", cli.top.display());
+            return ExitCode::from(2);
+        }
+    };
+    let build = cli.build.unwrap_or_else(|| top.join("build"));
+    let places = Places { top, build };
+    let good = match cli.part {
+        Part::Boot { list: true, .. } => {
+            boot::list();
+            true
+        }
+        Part::Boot { names, timeout, .. } => boot::run_all(&places, &names, timeout),
+        Part::Bench { pairs } => bench::run(&places, pairs),
+    };
+    if good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
