@@ -248,8 +248,8 @@ void expect_signal(const char *what, const struct outcome *out, const struct box
 		   int code, const struct user_regs_struct *in, int may)
 {
 	expect_alive(what, out);
-	CHECK(out->sig == sig, "%s: signal %d (%s), si_code %d instead of signal %d (%s), RIP + %lld",
-	      what, out->sig, strsignal(out->sig), out->info.si_code, sig, strsignal(sig),
+	CHECK(out->sig == sig, "%s: signal %d (%s), si_code %d instead of signal %d, RIP + %lld",
+	      what, out->sig, strsignal(out->sig), out->info.si_code, sig,
 	      (long long)(out->regs.rip - box->code));
 	CHECK(code == ANY_CODE || out->info.si_code == code, "%s: si_code %d instead of %d", what,
 	      out->info.si_code, code);

@@ -127,7 +127,8 @@ static void cpuid_xsave_size(void)
 	}
 	l = cpuid(0xd, 0);
 	note("XCR0 %#llx, size %u of at most %u", (unsigned long long)xcr0, l.b, l.c);
-	CHECK(l.b == size, "size for XCR0 %#llx is %u, not %u", (unsigned long long)xcr0, l.b, size);
+	CHECK(l.b == size, "size for XCR0 %#llx is %u, not %u", (unsigned long long)xcr0, l.b,
+	      size);
 	CHECK(l.c >= l.b, "largest size %u is less than the current %u", l.c, l.b);
 	CHECK(!(xcr0 & ~(l.a | (uint64_t)l.d << 32)), "XCR0 has bits that leaf 0xd lacks");
 }
@@ -150,8 +151,8 @@ static void cpuid_each_processor(void)
 		CHECK(!memcmp(&l, &first, sizeof(l)), "leaf 0x80000001 of processor %d differs",
 		      cpu);
 		l = cpuid(0xb, 0);
-		CHECK(!l.b || l.d == cpuid(1, 0).b >> 24, "x2APIC identifier %u, APIC identifier %u",
-		      l.d, cpuid(1, 0).b >> 24);
+		CHECK(!l.b || l.d == cpuid(1, 0).b >> 24,
+		      "x2APIC identifier %u, APIC identifier %u", l.d, cpuid(1, 0).b >> 24);
 		seen++;
 	}
 	note("%d processors looked at", seen);
@@ -235,8 +236,9 @@ static void cpuid_before_absent_page(void)
 	CHECK(area != MAP_FAILED, "mmap");
 	for (int i = 0; i < 100; i++) {
 		madvise(area, 2 * BOX_PAGE, MADV_DONTNEED);
-		/* push rbx; xor eax, eax; xor ecx, ecx; jmp +0; cpuid at the page's end - 4 */
-		memcpy(area + BOX_PAGE - 12, "\x53\x31\xc0\x31\xc9\x90\x90\x90\x0f\xa2\x5b\xc3", 12);
+		/* push rbx; xor eax, eax; xor ecx, ecx; 3 nops; cpuid; pop rbx; ret */
+		memcpy(area + BOX_PAGE - 12,
+		       "\x53\x31\xc0\x31\xc9\x90\x90\x90\x0f\xa2\x5b\xc3", 12);
 		code = (void (*)(void))(area + BOX_PAGE - 12);
 		code();
 	}

@@ -108,8 +108,8 @@ static void cpuid_device(void)
 			mine = cpuid(leaves[i], 0);
 			CHECK(pread(fd, &theirs, sizeof(theirs), leaves[i]) == sizeof(theirs),
 			      "leaf %#x of processor %d: no value", leaves[i], cpu);
-			CHECK(!memcmp(&mine, &theirs, sizeof(mine)), "leaf %#x of processor %d differs",
-			      leaves[i], cpu);
+			CHECK(!memcmp(&mine, &theirs, sizeof(mine)),
+			      "leaf %#x of processor %d differs", leaves[i], cpu);
 		}
 		close(fd);
 	}

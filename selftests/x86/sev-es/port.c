@@ -251,12 +251,14 @@ static void port_partly_refused(void)
 	out = RUN(&box, &regs, 0xec);
 	expect_done("in al from an allowed port", &out, &box, 1, &regs, R_AX);
 	out = RUN(&box, &regs, 0x66, 0xed);
-	expect_signal("in ax over the last allowed port", &out, &box, SIGSEGV, SI_KERNEL, &regs, 0);
+	expect_signal("in ax over the last allowed port", &out, &box, SIGSEGV, SI_KERNEL, &regs,
+		      0);
 	regs = port_regs(&box, RAX, PCI_DATA);
 	out = RUN(&box, &regs, 0x66, 0xed);
 	expect_done("in ax from allowed ports", &out, &box, 2, &regs, R_AX);
 	out = RUN(&box, &regs, 0xed);
-	expect_signal("in eax over the last allowed port", &out, &box, SIGSEGV, SI_KERNEL, &regs, 0);
+	expect_signal("in eax over the last allowed port", &out, &box, SIGSEGV, SI_KERNEL, &regs,
+		      0);
 	out = RUN(&box, &regs, 0xef);
 	expect_signal("out eax over the last allowed port", &out, &box, SIGSEGV, SI_KERNEL, &regs,
 		      0);

@@ -224,9 +224,9 @@ fn a_signal_ends_qemu_too() {
         );
         std::thread::sleep(Duration::from_millis(20));
     }
-    let pid = child.id().to_string();
-    assert!(Command::new("kill")
-        .args(["-TERM", &pid])
+    let kill = format!("kill -TERM {}", child.id());
+    assert!(Command::new("sh")
+        .args(["-c", &kill])
         .status()
         .unwrap()
         .success());
