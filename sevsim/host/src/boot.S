@@ -150,41 +150,35 @@ no_la57:	.asciz "sevsim: event fatal text=the CPU has no LA57: add +la57 to -cpu
 
 .section .boot.tables, "aw"
 .balign 4096
+/*
+ * Few tables, because each page of them costs after each exit: the direct map (slot 256) and the
+ * image (slot 511) share one PML4 and one page-directory-pointer table of 1 GiB pages, whose slot
+ * 510 is the image. The identity map (slot 0) serves the switch to long mode only.
+ */
 .globl boot_pml5
-boot_pml5:				/* identity, direct map, image */
-	.quad	boot_pml4_direct - IMAGE_VMA + 0x23
+boot_pml5:
+	.quad	boot_pml4 - IMAGE_VMA + 0x23
 	.fill	255, 8, 0
-	.quad	boot_pml4_direct - IMAGE_VMA + 0x23
+	.quad	boot_pml4 - IMAGE_VMA + 0x23
 	.fill	254, 8, 0
-	.quad	boot_pml4_image - IMAGE_VMA + 0x23
-.globl boot_pml4_direct
-boot_pml4_direct:
-	.quad	boot_pdpt_direct - IMAGE_VMA + 0x23
-	.fill	511, 8, 0
-.globl boot_pml4_image
-boot_pml4_image:
-	.fill	511, 8, 0
-	.quad	boot_pdpt_image - IMAGE_VMA + 0x23
-.globl boot_pdpt_image
-boot_pdpt_image:
+	.quad	boot_pml4 - IMAGE_VMA + 0x23
+.globl boot_pml4
+boot_pml4:
+	.quad	boot_pdpt - IMAGE_VMA + 0x23
 	.fill	510, 8, 0
-	.quad	boot_pd_image - IMAGE_VMA + 0x23
-	.quad	0
-.globl boot_pd_image
-boot_pd_image:				/* 14 MiB from 2 MiB on */
-	.quad	0
-	.set	page, 0x200000
-	.rept	7
-	.quad	page + 0xe3
-	.set	page, page + 0x200000
-	.endr
-	.fill	504, 8, 0
-boot_pdpt_direct:			/* 512 GiB by 1 GiB pages */
+	.quad	boot_pdpt - IMAGE_VMA + 0x23
+.globl boot_pdpt
+boot_pdpt:
 	.set	page, 0
-	.rept	512
+	.rept	510
 	.quad	page + 0xe3
 	.set	page, page + 0x40000000
 	.endr
+	.quad	0xe3			/* the image's first GiB: loaded at 2 MiB, linked at 2 MiB */
+	.quad	0
+.globl boot_pd_image
+boot_pd_image:				/* for memory.rs, where 1 GiB pages do not fit */
+	.fill	512, 8, 0
 .balign 8
 boot_gdt:
 	.quad	0

@@ -7,22 +7,29 @@ use core::sync::atomic::Ordering;
 
 /// Where the direct map starts (slot 256 of the root).
 const DIRECT: u64 = 0xff00_0000_0000_0000;
-/// Link base of the image.
-const IMAGE_VMA: u64 = 0xffff_ffff_8000_0000;
-/// Physical memory that boot.S maps by 1 GiB pages.
-const DIRECT_LIMIT: u64 = 1 << 39;
+/// What one page-directory-pointer table maps.
+const SLOT: u64 = 1 << 39;
+/// Physical memory that boot.S maps: the first slot, but for the two entries around the image.
+const DIRECT_LIMIT: u64 = 510 << 30;
+/// Entry of the image in boot.S's table.
+const IMAGE_ENTRY: usize = 510;
+/// Present, writable, accessed, dirty, large.
+const LEAF: u64 = 0xe3;
+/// Present, writable, accessed.
+const TABLE: u64 = 0x23;
 /// Address bits of a table entry.
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 /// Large pages: the image moves in these.
 pub const LARGE: u64 = 2 << 20;
+/// The largest pages.
+const HUGE: u64 = 1 << 30;
 
 extern "C" {
     static image_start: u8;
     static image_end: u8;
     static mut boot_pml5: [u64; 512];
-    static mut boot_pml4_direct: [u64; 512];
-    static mut boot_pml4_image: [u64; 512];
-    static mut boot_pdpt_image: [u64; 512];
+    static mut boot_pml4: [u64; 512];
+    static mut boot_pdpt: [u64; 512];
     static mut boot_pd_image: [u64; 512];
 }
 
@@ -67,6 +74,17 @@ pub fn wipe(start: u64, end: u64) {
     unsafe { core::ptr::write_bytes(direct(start), 0, (end - start) as usize) }
 }
 
+/// Where in hidden memory from `start` on the image goes best: at the same place within 1 GiB as
+/// in its link address, so that a 1 GiB page maps it, if that wastes next to nothing.
+pub fn image_target(start: u64) -> u64 {
+    let start = start.next_multiple_of(LARGE);
+    if start % HUGE == 0 {
+        start + LARGE
+    } else {
+        start
+    }
+}
+
 /// Moves the image to `target` (2 MiB aligned) and continues there. Returns the new CR3.
 #[inline(never)]
 pub fn relocate(target: u64) -> u64 {
@@ -75,25 +93,31 @@ pub fn relocate(target: u64) -> u64 {
     // Statics change from here on in the copy only, so the address comes first.
     IMAGE_PA.store(target, Ordering::Relaxed);
     copy(source, target, image_len());
-    let in_copy = |table: u64| direct(table - IMAGE_VMA - source + target).cast::<u64>();
+    let in_copy = |table: *const u64| direct(image_pa(table)).cast::<u64>();
     // SAFETY: these are the page tables of the copy, which no CPU uses yet.
     unsafe {
-        for table in [
-            &raw const boot_pml5 as u64,
-            &raw const boot_pml4_direct as u64,
-            &raw const boot_pml4_image as u64,
-            &raw const boot_pdpt_image as u64,
-            &raw const boot_pd_image as u64,
-        ] {
+        let pml5 = in_copy((&raw const boot_pml5).cast());
+        let pml4 = in_copy((&raw const boot_pml4).cast());
+        for table in [pml5, pml4] {
             for index in 0..512 {
-                let entry = in_copy(table).add(index);
+                let entry = table.add(index);
                 if *entry & 1 != 0 {
                     *entry = (*entry).wrapping_add(delta);
                 }
             }
         }
         // The identity map was for the switch to long mode only.
-        *in_copy(&raw const boot_pml5 as u64) = 0;
+        *pml5 = 0;
+        let image = if target % HUGE == LARGE {
+            (target - LARGE) | LEAF
+        } else {
+            let directory = in_copy((&raw const boot_pd_image).cast());
+            for index in 0..image_len().div_ceil(LARGE) {
+                *directory.add(1 + index as usize) = (target + index * LARGE) | LEAF;
+            }
+            image_pa(&raw const boot_pd_image) | TABLE
+        };
+        *in_copy((&raw const boot_pdpt).cast()).add(IMAGE_ENTRY) = image;
         let cr3 = image_pa(&raw const boot_pml5);
         asm!("mov cr3, {}", in(reg) cr3, options(nostack));
         cr3
@@ -108,10 +132,14 @@ pub fn map_device(pa: u64, new_table: impl FnOnce() -> u64) {
         pa >> 48 == 0,
         "device at {pa:#x} is out of the direct map's reach"
     );
-    let base = pa & !(DIRECT_LIMIT - 1);
+    assert!(
+        slot != 0,
+        "device at {pa:#x} is where the direct map has the image"
+    );
+    let base = pa & !(SLOT - 1);
     // SAFETY: an entry that was absent becomes present; no translation changes.
     unsafe {
-        let entry = &raw mut boot_pml4_direct[slot];
+        let entry = &raw mut boot_pml4[slot];
         if *entry & 1 != 0 {
             return;
         }

@@ -119,7 +119,8 @@ pub fn take_over(info: u64) {
     let low = mem.min(LOW_MAX);
     let high = mem - low;
     let (start, end) = hidden(info, low, high);
-    pages::init(start, end);
+    let image = memory::image_target(start);
+    pages::init(image, end);
 
     let cr3 = memory::relocate(pages::take(memory::image_len(), LARGE));
     apic::start_others(options.vcpus, cr3);
