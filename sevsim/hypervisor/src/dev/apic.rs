@@ -376,6 +376,11 @@ mod tests {
         assert_eq!(nmis((0x1_0001 << 32) | 0xc00), [0; 0], "another cluster");
         assert_eq!(nmis(0xc_0400), [1, 2, 3]);
         assert_eq!(vm.x2apic_read(vm.vcpu(0), 0x830), Ok(0xc_0400));
+        assert_eq!(
+            vm.x2apic_read(vm.vcpu(0), 0x80d),
+            Ok(5),
+            "the physical one's"
+        );
         assert!(vm
             .platform()
             .wrmsrs
@@ -404,6 +409,7 @@ mod tests {
         assert_eq!(vm.apic_read(vm.vcpu(0), LOW, 4), 0x40f1);
         assert_eq!(vm.apic_read(vm.vcpu(0), HIGH, 4), 1 << 24);
         // The register repeats within its 16 bytes.
+        assert_eq!(vm.apic_read(vm.vcpu(0), LOW + 4, 4), 0x40f1);
         vm.apic_write(vm.vcpu(0), LOW + 4, 4, 0x400);
         assert!(vm.take_nmi(1));
     }

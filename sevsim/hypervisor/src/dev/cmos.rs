@@ -241,5 +241,13 @@ mod tests {
             cmos.wall_clock(&mock),
             unix_seconds(2024, 2, 29, 23, 34, 56)
         );
+        // Midnight and noon of the twelve-hour clock.
+        mock.cmos(&[(4, 12)]);
+        assert_eq!(cmos.wall_clock(&mock), unix_seconds(2024, 2, 29, 0, 34, 56));
+        mock.cmos(&[(4, 0x80 | 12)]);
+        assert_eq!(
+            cmos.wall_clock(&mock),
+            unix_seconds(2024, 2, 29, 12, 34, 56)
+        );
     }
 }

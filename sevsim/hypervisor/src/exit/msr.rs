@@ -412,7 +412,11 @@ mod tests {
         let value = |msr: u32| match msr {
             0x2ff => 0xc06,
             0x200..=0x20f if msr & 1 == 1 => (u64::from(msr) << 12) | 0x800,
-            _ => (u64::from(msr & 0xf) % 2 * 6) << (8 * (msr & 3)),
+            0x200..=0x20f => (u64::from(msr) << 12) | 6,
+            // Bytes that are memory types and tell the MSRs apart.
+            _ => [0, 2, 4].into_iter().fold(0, |value, shift| {
+                (value << 8) | [0, 1, 4, 5][(msr >> shift) as usize & 3]
+            }),
         };
         kept.iter()
             .for_each(|msr| assert_eq!(set(&vm, *msr, value(*msr)), Ok(()), "{msr:#x}"));

@@ -161,22 +161,11 @@ impl<'a, P: Platform> Ghcb<'a, P> {
             .write_shared_u64(self.gpa + layout::VALID_BITMAP + 8, high);
     }
 
-    /// Changes the data of a reply that was completed earlier: an AP that leaves its reset hold.
+    /// Changes the data of a reply that was completed earlier, by an AP that now leaves its reset
+    /// hold. Response code and valid bits are there already.
     pub fn amend(platform: &P, gpa: u64, data: u64) {
-        // If the page is no longer RAM there is no one to tell.
-        let _ = platform.write_shared_u64(gpa + layout::SW_EXITINFO1.offset(), RESPONSE_NONE);
+        // The page was found to be RAM when the hold was entered.
         let _ = platform.write_shared_u64(gpa + layout::SW_EXITINFO2.offset(), data);
-        let both = Valid::NONE
-            .with(layout::SW_EXITINFO1)
-            .with(layout::SW_EXITINFO2);
-        let (low, high) = both.words();
-        let at = gpa + layout::VALID_BITMAP;
-        let merge = |at, bits| {
-            let old = platform.read_shared_u64(at).unwrap_or(0);
-            let _ = platform.write_shared_u64(at, old | bits);
-        };
-        merge(at, low);
-        merge(at + 8, high);
     }
 }
 

@@ -6,6 +6,9 @@ use crate::ghcb::{BadInput, Ghcb};
 use crate::platform::Platform;
 use crate::ram::Ram;
 
+#[cfg(test)]
+mod tests;
+
 /// The most that a version 1 guest may pass outside of its GHCB, KVM's limit.
 const OUTSIDE_LIMIT: u64 = 16 * 4096;
 

@@ -15,6 +15,7 @@ const BUFFER: u64 = GHCB + 0x800;
 
 // Offsets, as a guest would write them down.
 const CPL: u64 = 0xcb;
+const XSS: u64 = 0x140;
 const RAX: u64 = 0x1f8;
 const RCX: u64 = 0x308;
 const RDX: u64 = 0x310;
@@ -728,6 +729,21 @@ fn cpuid_by_exit_and_by_msr_agree() {
         assert_eq!(msr & 0xfff, 5);
         assert_eq!((msr >> 30) & 3, i as u64);
     }
+}
+
+#[test]
+fn xss_reaches_cpuid() {
+    let mock = Mock::new(1);
+    let leaves = [((0xd, 1), [0xf, 0, 0, 0]), ((0xd, 11), [16, 0, 1, 0])];
+    mock.cpuids.lock().unwrap().extend(leaves);
+    let vm = vm_of(mock, options(1));
+    let ask = call(0x72, 0, 0)
+        .with(RAX, 0xd)
+        .with(RCX, 1)
+        .with(XCR0, 1)
+        .with(XSS, 1 << 11);
+    assert_eq!(ask.run(&vm).ok(&[RAX, RBX, RCX, RDX]).field(RBX), 576 + 16);
+    assert_eq!(ask.without(XSS).run(&vm).field(RBX), 576);
 }
 
 #[test]
