@@ -82,6 +82,23 @@ impl Platform for Host {
         Ok(())
     }
 
+    fn read_shared_u64(&self, gpa: u64) -> Result<u64, NotRam> {
+        if gpa % 8 != 0 || !self.layout.is_ram(gpa, 8) {
+            return Err(NotRam);
+        }
+        // SAFETY: as above, aligned; one access, so that the guest cannot change it in between.
+        Ok(unsafe { direct(gpa).cast::<u64>().read_volatile() })
+    }
+
+    fn write_shared_u64(&self, gpa: u64, value: u64) -> Result<(), NotRam> {
+        if gpa % 8 != 0 || !self.layout.is_ram(gpa, 8) {
+            return Err(NotRam);
+        }
+        // SAFETY: as above.
+        unsafe { direct(gpa).cast::<u64>().write_volatile(value) };
+        Ok(())
+    }
+
     fn port_in(&self, port: u16, bytes: u8) -> u32 {
         match bytes {
             1 => u32::from(cpu::in8(port)),

@@ -7,6 +7,7 @@ mod state;
 mod stats;
 
 use hypervisor::Next;
+use hypervisor::Platform;
 use hypervisor::Stop;
 use machine::delivery;
 use machine::delivery::Outcome;
@@ -91,6 +92,10 @@ impl Vcpu {
             self.pending = Some(Event::Nmi);
         }
         if let Some(event) = self.pending {
+            // EVENTINJ takes one event: an NMI that waits as well is due right behind it.
+            if event != Event::Nmi && vm.nmi_ready(self.index) {
+                vm.platform().kick(self.index);
+            }
             let (event, error) = event.encode();
             self.vmcb.control.event_inj = event;
             self.vmcb.control.event_inj_error = error;
@@ -170,6 +175,9 @@ impl Vcpu {
     /// Makes the exit a #VC of the guest.
     fn vc(&mut self, code: u64) {
         self.stats.vc();
+        // If an event was due again, it is not before this exception: the guest got to the
+        // instruction once more.
+        self.pending = None;
         self.vmcb.control.int_state = 0;
         let world = self.world;
         let tasks = state::TaskRegisters {
