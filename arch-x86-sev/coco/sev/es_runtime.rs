@@ -19,6 +19,8 @@ mod cpu;
 mod data;
 #[path = "runtime/env.rs"]
 mod env;
+#[path = "runtime/fetch.rs"]
+mod fetch;
 #[path = "common/guard.rs"]
 mod guard;
 #[path = "runtime/handler.rs"]
@@ -36,6 +38,8 @@ mod proto;
 mod segment;
 #[path = "runtime/setup.rs"]
 mod setup;
+#[path = "runtime/snp_cpuid.rs"]
+mod snp_cpuid;
 #[path = "common/verdict.rs"]
 mod verdict;
 #[path = "common/vmgexit.rs"]

@@ -2,10 +2,7 @@
 
 //! The surroundings of a #VC handler in the running kernel.
 
-use core::{
-    ffi::c_void,
-    ptr::{addr_of_mut, from_mut, NonNull},
-};
+use core::ptr::NonNull;
 
 use kernel::{
     bindings,
@@ -16,17 +13,15 @@ use kernel::{
 use crate::{
     cpu,
     data,
+    fetch,
     guard::GhcbGuard,
-    memory,
+    memory::{self, in_words},
     proto::{
-        exit::cpuid,
         insn::MAX_INSN_LEN,
-        result::{PF_FETCH, PF_USER},
         Access,
         CodeSize,
         CpuidLeaf,
         Env,
-        Fault,
         Features,
         Ghcb,
         Mapping,
@@ -38,6 +33,7 @@ use crate::{
         Width, //
     },
     segment,
+    snp_cpuid,
     vmgexit::vmgexit, //
 };
 
@@ -83,99 +79,9 @@ impl KernelEnv {
         }
     }
 
-    /// True if the instruction has to be fetched as user code's. That is so for EFI runtime
-    /// services, too: they run in kernel mode, but where their page tables map user addresses.
-    fn fetches_as_user(&self) -> bool {
-        if self.regs().user_mode() {
-            return true;
-        }
-        // SAFETY: `current` is valid, and its active mm does not change under a #VC handler.
-        unsafe { (*Task::current_raw()).active_mm == addr_of_mut!(bindings::efi_mm) }
-    }
-
-    /// Reads the instruction of user code.
-    fn fetch_user(&mut self, bytes: &mut [u8; MAX_INSN_LEN]) -> Result<usize> {
-        // SAFETY: The buffer holds MAX_INSN_SIZE bytes. Page faults are disabled, or cannot sleep
-        // in NMI context.
-        let len = unsafe {
-            bindings::insn_fetch_from_user_inatomic(self.regs.as_ptr(), bytes.as_mut_ptr())
-        };
-
-        match usize::try_from(len) {
-            // Nothing could be copied.
-            Ok(0) => Err(Fault::page(self.regs().ip, PF_FETCH | PF_USER).into()),
-            Ok(len) => Ok(len),
-            // The code segment is gone.
-            Err(_) => Err(Fault::GP.into()),
-        }
-    }
-
-    /// Reads the instruction of kernel code, which may end at the end of what is mapped.
-    fn fetch_kernel(&mut self, bytes: &mut [u8; MAX_INSN_LEN]) -> Result<usize> {
-        let ip = self.regs().ip;
-        let first = (memory::bytes_in_page(ip) as usize).min(MAX_INSN_LEN);
-
-        for len in [MAX_INSN_LEN, first] {
-            // SAFETY: The buffer has that many bytes; faults are caught.
-            let result = unsafe {
-                bindings::copy_from_kernel_nofault(
-                    bytes.as_mut_ptr().cast(),
-                    ip as *const c_void,
-                    len,
-                )
-            };
-
-            if result == 0 {
-                return Ok(len);
-            }
-        }
-        Err(Fault::page(ip, PF_FETCH).into())
-    }
-
     /// The registers as C code knows them.
     fn pt_regs(&mut self) -> *mut bindings::pt_regs {
         self.regs.as_ptr()
-    }
-}
-
-/// Called by `snp_cpuid()` for leaves whose values the hypervisor has a part in.
-///
-/// # Safety
-///
-/// `env` must point to the `KernelEnv` that was passed to `snp_cpuid()`.
-unsafe extern "C" fn snp_cpuid_ask(env: *mut c_void, c_leaf: *mut bindings::cpuid_leaf) {
-    // SAFETY: By the contract of the function.
-    let (env, c_leaf) = unsafe { (&mut *env.cast::<KernelEnv>(), &mut *c_leaf) };
-    let mut leaf = from_c(c_leaf);
-
-    if cpuid::ask_hypervisor(env, &mut leaf).is_err() {
-        // SAFETY: Does not return.
-        unsafe {
-            bindings::sev_es_terminate(bindings::SEV_TERM_SET_LINUX, bindings::GHCB_TERM_CPUID_HV)
-        };
-    }
-    *c_leaf = to_c(&leaf);
-}
-
-fn from_c(leaf: &bindings::cpuid_leaf) -> CpuidLeaf {
-    CpuidLeaf {
-        function: leaf.fn_,
-        index: leaf.subfn,
-        eax: leaf.eax,
-        ebx: leaf.ebx,
-        ecx: leaf.ecx,
-        edx: leaf.edx,
-    }
-}
-
-fn to_c(leaf: &CpuidLeaf) -> bindings::cpuid_leaf {
-    bindings::cpuid_leaf {
-        fn_: leaf.function,
-        subfn: leaf.index,
-        eax: leaf.eax,
-        ebx: leaf.ebx,
-        ecx: leaf.ecx,
-        edx: leaf.edx,
     }
 }
 
@@ -225,11 +131,8 @@ impl Env for KernelEnv {
     }
 
     fn fetch(&mut self, bytes: &mut [u8; MAX_INSN_LEN]) -> Result<usize> {
-        if self.fetches_as_user() {
-            self.fetch_user(bytes)
-        } else {
-            self.fetch_kernel(bytes)
-        }
+        // SAFETY: These are the interrupted registers.
+        unsafe { fetch::fetch(self.regs, bytes) }
     }
 
     fn ghcb(&mut self) -> Ghcb {
@@ -426,19 +329,7 @@ impl Env for KernelEnv {
     }
 
     fn snp_cpuid(&mut self, leaf: &mut CpuidLeaf) -> SnpCpuid {
-        let mut c_leaf = to_c(leaf);
-        // SAFETY: The callback gets this environment, which nothing else uses in the meantime.
-        let result =
-            unsafe { bindings::snp_cpuid(Some(snp_cpuid_ask), from_mut(self).cast(), &mut c_leaf) };
-
-        if result == 0 {
-            *leaf = from_c(&c_leaf);
-            SnpCpuid::Found
-        } else if result == EOPNOTSUPP.to_errno() {
-            SnpCpuid::NoTable
-        } else {
-            SnpCpuid::Failed
-        }
+        snp_cpuid::lookup(self, leaf)
     }
 
     fn rdtsc(&mut self) -> u64 {
@@ -487,30 +378,6 @@ impl Env for KernelEnv {
             }
         }
     }
-}
-
-/// Moves `len` bytes of elements in units of eight bytes as far as that works, and in elements
-/// where it does not. Returns what was moved, and what the first element that was not moved failed
-/// with.
-pub(crate) fn in_words(
-    len: usize,
-    element: Width,
-    mut step: impl FnMut(usize, Width) -> Result,
-) -> (usize, Result) {
-    let mut done = 0;
-    let mut unit = Width::B8;
-
-    while done < len {
-        if len - done < 8 {
-            unit = element;
-        }
-        match step(done, unit) {
-            Ok(()) => done += unit.bytes() as usize,
-            Err(_) if unit != element => unit = element,
-            Err(error) => return (done, Err(error)),
-        }
-    }
-    (done, Ok(()))
 }
 
 /// True if an access of user code touches an address that is not user space's.

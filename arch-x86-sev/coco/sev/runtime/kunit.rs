@@ -11,8 +11,7 @@ mod tests {
     use kernel::bindings;
 
     use crate::{
-        env::in_words,
-        memory,
+        memory::{self, in_words},
         proto::{
             result::{PF_PRESENT, PF_WRITE},
             Access,

@@ -198,3 +198,27 @@ fn is_ram(gpa: u64) -> bool {
     // SAFETY: Reads a table that does not change once the kernel is past its setup.
     unsafe { bindings::e820__mapped_any(gpa, gpa + 1, bindings::e820_type_E820_TYPE_RAM) }
 }
+
+/// Moves `len` bytes of elements in units of eight bytes as far as that works, and in elements
+/// where it does not. Returns what was moved, and what the first element that was not moved failed
+/// with.
+pub(crate) fn in_words(
+    len: usize,
+    element: Width,
+    mut step: impl FnMut(usize, Width) -> Result,
+) -> (usize, Result) {
+    let mut done = 0;
+    let mut unit = Width::B8;
+
+    while done < len {
+        if len - done < 8 {
+            unit = element;
+        }
+        match step(done, unit) {
+            Ok(()) => done += unit.bytes() as usize,
+            Err(_) if unit != element => unit = element,
+            Err(error) => return (done, Err(error)),
+        }
+    }
+    (done, Ok(()))
+}
