@@ -51,6 +51,12 @@ pub fn reachable(pa: u64) -> bool {
     pa < DIRECT_LIMIT
 }
 
+/// Whether [`map_device`] can map `pa`: below 256 TiB, and not where the image is mapped.
+pub fn mappable(pa: u64) -> bool {
+    let image = pa >> 39 == 0;
+    pa >> 48 == 0 && !image && pa >> 39 != 0x1ff
+}
+
 /// Bytes of the image.
 pub fn image_len() -> u64 {
     &raw const image_end as u64 - &raw const image_start as u64
@@ -124,14 +130,10 @@ pub fn relocate(target: u64) -> u64 {
     }
 }
 
-/// Maps the 512 GiB around a device's address beyond the direct map.
+/// Maps the 512 GiB around a device's address that is [`mappable`].
 pub fn map_device(pa: u64, new_table: impl FnOnce() -> u64) {
     // The direct map's slots of the root: 256 TiB each, and 512 GiB below.
     let slot = (pa >> 39) as usize & 0x1ff;
-    assert!(
-        pa >> 48 == 0,
-        "device at {pa:#x} is out of the direct map's reach"
-    );
     assert!(
         slot != 0,
         "device at {pa:#x} is where the direct map has the image"

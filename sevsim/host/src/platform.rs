@@ -2,7 +2,7 @@
 //! What the hypervisor crate gets of the machine: shared memory, devices, other CPUs.
 
 use core::fmt;
-use core::sync::atomic::AtomicBool;
+use core::sync::atomic::AtomicUsize;
 use core::sync::atomic::Ordering;
 
 use hypervisor::Blob;
@@ -36,22 +36,40 @@ pub struct Host {
     pub command_line: Option<&'static [u8]>,
 }
 
-/// Tells a kick's NMI from one that the machine raised: set before the NMI is sent.
-static KICKED: [AtomicBool; MAX_VCPUS] = [const { AtomicBool::new(false) }; MAX_VCPUS];
+/// NMIs sent to wake each CPU, and those that arrived and were taken for such. Pending NMIs merge,
+/// so fewer may arrive than were sent: then an NMI of the machine may be taken for a kick. The
+/// other way round, a kick is never taken for an NMI of the machine.
+static SENT: [AtomicUsize; MAX_VCPUS] = [const { AtomicUsize::new(0) }; MAX_VCPUS];
+static TAKEN: [AtomicUsize; MAX_VCPUS] = [const { AtomicUsize::new(0) }; MAX_VCPUS];
 
-/// Whether this CPU was kicked since the last call.
-pub fn take_kick(vcpu: usize) -> bool {
-    KICKED[vcpu].swap(false, Ordering::AcqRel)
+/// Wakes a CPU.
+pub fn kick(vcpu: usize) {
+    SENT[vcpu].fetch_add(1, Ordering::AcqRel);
+    apic::kick(vcpu);
 }
 
-fn device(pa: u64) -> *mut u8 {
+/// Whether the NMI that just arrived on this CPU counts as a kick.
+pub fn take_kick(vcpu: usize) -> bool {
+    let taken = TAKEN[vcpu].load(Ordering::Relaxed);
+    let kicked = taken != SENT[vcpu].load(Ordering::Acquire);
+    if kicked {
+        TAKEN[vcpu].store(taken.wrapping_add(1), Ordering::Relaxed);
+    }
+    kicked
+}
+
+/// A device's register; `None` for addresses that the host cannot map, where QEMU has no device.
+fn device(pa: u64) -> Option<*mut u8> {
     if !memory::reachable(pa) {
+        if !memory::mappable(pa) {
+            return None;
+        }
         memory::map_device(pa, || match pages::Tables.alloc() {
             Some(page) => page,
             None => crate::fatal!("no page for the map of a device at {pa:#x}"),
         });
     }
-    direct(pa)
+    Some(direct(pa))
 }
 
 impl Platform for Host {
@@ -116,7 +134,9 @@ impl Platform for Host {
     }
 
     fn mmio_read(&self, gpa: u64, bytes: u8) -> u64 {
-        let at = device(gpa);
+        let Some(at) = device(gpa) else {
+            return u64::MAX;
+        };
         // SAFETY: device registers; the hypervisor never asks for RAM.
         unsafe {
             match bytes {
@@ -129,7 +149,9 @@ impl Platform for Host {
     }
 
     fn mmio_write(&self, gpa: u64, bytes: u8, value: u64) {
-        let at = device(gpa);
+        let Some(at) = device(gpa) else {
+            return;
+        };
         // SAFETY: as above.
         unsafe {
             match bytes {
@@ -166,8 +188,7 @@ impl Platform for Host {
     }
 
     fn kick(&self, vcpu: usize) {
-        KICKED[vcpu].store(true, Ordering::Release);
-        apic::kick(vcpu);
+        kick(vcpu);
     }
 
     fn blob(&self, blob: Blob) -> Option<&[u8]> {

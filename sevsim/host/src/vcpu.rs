@@ -55,8 +55,11 @@ pub fn run(index: usize) -> ! {
     let world = loop {
         match world::get() {
             Some(world) => break world,
-            // SAFETY: as in `sleep`.
-            None => unsafe { nmi_wait() },
+            None => {
+                // SAFETY: as in `sleep`.
+                unsafe { nmi_wait() };
+                platform::take_kick(index);
+            }
         }
     };
     // SAFETY: made here, for this CPU alone.
@@ -159,17 +162,10 @@ impl Vcpu {
 
     /// RDTSCP has no intercept of its own in QEMU and comes as RDTSC.
     fn vc_code(&self, code: u64) -> u64 {
-        if code == exit::RDTSC {
-            let (bytes, len) = self.code_bytes();
-            if bytes[..len]
-                .windows(3)
-                .take(5)
-                .any(|window| window == [0x0f, 0x01, 0xf9])
-            {
-                return exit::RDTSCP;
-            }
+        match code {
+            exit::RDTSC if matches!(self.decode(), Some((Insn::Rdtscp, _))) => exit::RDTSCP,
+            _ => code,
         }
-        code
     }
 
     /// Makes the exit a #VC of the guest.
@@ -251,19 +247,27 @@ impl Vcpu {
         save.efer & bits::EFER_LMA != 0 && save.cs.attributes & machine::vmcb::Segment::LONG != 0
     }
 
-    /// The instruction at RIP, which is one that the machine carries out.
-    fn instruction(&self) -> (Insn, usize) {
+    /// The instruction at RIP, if it is one that this crate knows.
+    fn decode(&self) -> Option<(Insn, usize)> {
         let (bytes, len) = self.code_bytes();
-        match insn::decode(&bytes[..len], self.long_code()) {
-            Some(found) => found,
-            None => fatal!(
+        insn::decode(&bytes[..len], self.long_code())
+    }
+
+    /// The instruction at RIP, which by its exit is one that the machine carries out. `None` if
+    /// another vCPU unmapped it meanwhile: the guest then tries again, and faults by itself.
+    fn instruction(&self) -> Option<(Insn, usize)> {
+        let (bytes, len) = self.code_bytes();
+        let found = insn::decode(&bytes[..len], self.long_code());
+        if found.is_none() && len == bytes.len() {
+            fatal!(
                 "vCPU {}: exit {:#x} at an unknown instruction {:02x?} {}",
                 self.index,
                 self.vmcb.control.exit_code,
-                &bytes[..len],
+                bytes,
                 self.registers()
-            ),
+            );
         }
+        found
     }
 
     /// Continues behind an instruction that the machine carried out.
@@ -287,12 +291,11 @@ impl Vcpu {
 
     /// VMMCALL is #VC; with a REP prefix it is VMGEXIT. Neither depends on the privilege level.
     fn vmmcall(&mut self) {
-        match self.instruction() {
-            (Insn::Vmgexit, len) => {
-                self.advance(len);
-                self.vmgexit();
-            }
-            _ => self.vc(exit::VMMCALL),
+        if let Some((Insn::Vmgexit, len)) = self.decode() {
+            self.advance(len);
+            self.vmgexit();
+        } else {
+            self.vc(exit::VMMCALL);
         }
     }
 

@@ -10,8 +10,8 @@ use machine::paging::GuestMemory;
 use machine::paging::NotMemory;
 use spin::Once;
 
-use crate::apic;
 use crate::memory::direct;
+use crate::platform;
 use crate::platform::Host;
 use crate::vcpu;
 
@@ -40,7 +40,7 @@ pub fn set(world: World) {
     let vcpus = world.vm.options().vcpus;
     WORLD.call_once(|| world);
     for index in 1..vcpus {
-        apic::kick(index);
+        platform::kick(index);
     }
 }
 

@@ -241,7 +241,7 @@ fn long_mode<M: GuestMemory, T: Tasks>(
     if !canonical(new_rsp) {
         return Err(Stop::Fault(12, EXT));
     }
-    linear.write(new_rsp, &bytes, pusher(target.cpl))?;
+    linear.write(new_rsp, &bytes, pusher(target.cpl, inner))?;
     if !canonical(rip) {
         return Err(Stop::Fault(13, EXT));
     }
@@ -259,10 +259,13 @@ fn long_mode<M: GuestMemory, T: Tasks>(
     Ok(())
 }
 
-/// On whose behalf the frame is pushed.
-fn pusher(cpl: u8) -> Who {
+/// On whose behalf the frame is pushed. From an outer level the access is an implicit one, for
+/// which RFLAGS.AC does not lift SMAP.
+fn pusher(cpl: u8, inner: bool) -> Who {
     if cpl == 3 {
         Who::User
+    } else if inner {
+        Who::Implicit
     } else {
         Who::Supervisor
     }
@@ -336,7 +339,7 @@ fn protected_mode<M: GuestMemory, T: Tasks>(
     linear.write(
         (ss.base.wrapping_add(low)) & 0xffff_ffff,
         bytes,
-        pusher(target.cpl),
+        pusher(target.cpl, inner),
     )?;
     if eip > u64::from(target.segment.limit) {
         return Err(Stop::Fault(13, EXT));

@@ -14,8 +14,10 @@ pub enum Insn {
     WriteMsr,
     /// VMMCALL without REP prefix.
     Vmmcall,
-    /// REP VMMCALL.
+    /// VMMCALL with a REP or REPNE prefix.
     Vmgexit,
+    /// RDTSCP.
+    Rdtscp,
     /// MOV CRn, register.
     WriteCr {
         /// Control register number.
@@ -40,16 +42,12 @@ pub fn decode(bytes: &[u8], long: bool) -> Option<(Insn, usize)> {
     let mut at = 0;
     let mut rep = false;
     let mut rex = 0;
-    // Legacy prefixes in any order, then REX.
+    // Prefixes in any order; a REX prefix counts only right before the opcode.
     loop {
         match *bytes.get(at)? {
-            0xf3 => rep = true,
-            0xf2 | 0x66 | 0x67 | 0x2e | 0x36 | 0x3e | 0x26 | 0x64 | 0x65 => (),
-            byte @ 0x40..=0x4f if long => {
-                rex = byte;
-                at += 1;
-                break;
-            }
+            0xf2 | 0xf3 => (rep, rex) = (true, 0),
+            0x66 | 0x67 | 0x2e | 0x36 | 0x3e | 0x26 | 0x64 | 0x65 => rex = 0,
+            byte @ 0x40..=0x4f if long => rex = byte,
             _ => break,
         }
         at += 1;
@@ -78,6 +76,7 @@ pub fn decode(bytes: &[u8], long: bool) -> Option<(Insn, usize)> {
         0x01 => match modrm? {
             0xd9 if rep => (Insn::Vmgexit, at + 1),
             0xd9 => (Insn::Vmmcall, at + 1),
+            0xf9 => (Insn::Rdtscp, at + 1),
             byte @ 0xf0..=0xf7 => (
                 Insn::LoadMsw {
                     register: byte & 7 | high(1),
@@ -119,7 +118,7 @@ mod tests {
     #[test]
     fn instructions_and_lengths() {
         type Case<'a> = (&'a [u8], Option<(Insn, usize)>);
-        let table: [Case<'_>; 16] = [
+        let table: [Case<'_>; 22] = [
             (&[0x0f, 0x30], Some((Insn::WriteMsr, 2))),
             (&[0x0f, 0x32, 0x90], Some((Insn::ReadMsr, 2))),
             (&[0x2e, 0x0f, 0x30], Some((Insn::WriteMsr, 3))),
@@ -128,6 +127,15 @@ mod tests {
                 &[0x66, 0xf3, 0x48, 0x0f, 0x01, 0xd9],
                 Some((Insn::Vmgexit, 6)),
             ),
+            (&[0xf2, 0x0f, 0x01, 0xd9], Some((Insn::Vmgexit, 4))),
+            (&[0x48, 0xf3, 0x0f, 0x01, 0xd9], Some((Insn::Vmgexit, 5))),
+            (&[0x48, 0x66, 0x0f, 0x01, 0xd9], Some((Insn::Vmmcall, 5))),
+            (
+                &[0x41, 0x66, 0x0f, 0x22, 0xd8],
+                Some((Insn::WriteCr { cr: 3, register: 0 }, 5)),
+            ),
+            (&[0x0f, 0x01, 0xf9], Some((Insn::Rdtscp, 3))),
+            (&[0x0f, 0x31, 0x0f, 0x01, 0xf9], None),
             (&[0x0f, 0x01, 0xd9], Some((Insn::Vmmcall, 3))),
             (
                 &[0x0f, 0x22, 0xd8],

@@ -153,7 +153,9 @@ impl Vcpu {
 
     /// Carries out a write of CR0 or CR4, or INVLPG. The entry that follows flushes the TLB.
     pub fn control_register(&mut self) {
-        let (insn, len) = self.instruction();
+        let Some((insn, len)) = self.instruction() else {
+            return;
+        };
         let fine = match insn {
             Insn::WriteCr { cr: 0, register } => self.write_cr0(self.operand(register)),
             Insn::LoadMsw { register } => {

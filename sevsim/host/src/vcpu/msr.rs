@@ -36,9 +36,10 @@ impl Vcpu {
     }
 
     fn finish_read(&mut self, value: u64) {
-        let (_, len) = self.instruction();
-        self.set_edx_eax(value);
-        self.advance(len);
+        if let Some((_, len)) = self.instruction() {
+            self.set_edx_eax(value);
+            self.advance(len);
+        }
     }
 
     /// The write is nearly always followed by VMGEXIT; that saves an exit then.
@@ -47,8 +48,8 @@ impl Vcpu {
         let (bytes, len) = self.code_bytes();
         let long = self.long_code();
         let Some((Insn::WriteMsr, first)) = insn::decode(&bytes[..len], long) else {
-            let (_, len) = self.instruction();
-            return self.advance(len);
+            // Not mapped any more, or not what it was: the guest tries again.
+            return;
         };
         self.advance(first);
         if self.pending.is_some() {
@@ -63,6 +64,9 @@ impl Vcpu {
 
     fn write_efer(&mut self, value: u64) {
         const WRITABLE: u64 = bits::EFER_SCE | bits::EFER_LME | bits::EFER_NXE | bits::EFER_FFXSR;
+        let Some((_, len)) = self.instruction() else {
+            return;
+        };
         let save = &mut self.vmcb.save;
         let lme_change = (value ^ save.efer) & bits::EFER_LME != 0;
         let reserved = value & !(WRITABLE | bits::EFER_LMA) != 0;
@@ -70,7 +74,6 @@ impl Vcpu {
             return self.inject(Event::GP);
         }
         save.efer = value & WRITABLE | save.efer & bits::EFER_LMA | bits::EFER_SVME;
-        let (_, len) = self.instruction();
         self.advance(len);
     }
 }
