@@ -8,6 +8,7 @@ use super::{
 };
 use crate::proto::{
     exit_code::ExitCode,
+    regs::Gpr,
     result::{PF_FETCH, PF_USER},
     CodeSize, Fault, Note, Outcome, Vector,
 };
@@ -364,4 +365,71 @@ fn results_have_the_numbers_of_c() {
     ] {
         assert_eq!(outcome.es_result(), number);
     }
+}
+
+/// The short cuts give what the decoder gives: registers, exits, faults.
+#[test]
+fn short_cuts_agree_with_the_decoder() {
+    let mut random = Random::new(9);
+    let mut done = 0;
+    let run = |bytes: &[u8], code, peek| {
+        let mut machine = Machine::new(bytes);
+
+        for number in 0..16 {
+            let address = DEVICE + 0x800 + 16 * u64::from(number);
+
+            machine.regs.set_gpr(Gpr::new(number), address);
+        }
+        machine.regs.dx = 0x1122_0000_0080;
+        machine
+            .hypervisor
+            .msrs
+            .insert((DEVICE + 0x810) as u32, 0x1_0000_0002);
+        machine.nested = true;
+        machine.peek = peek;
+
+        let outcome = machine.vc(code);
+
+        (outcome, machine.regs, machine.hypervisor.events)
+    };
+
+    for prefix in [0x90u8, 0x66, 0x67, 0xf2, 0xf3, 0x65]
+        .into_iter()
+        .chain(0x40..=0x4f)
+    {
+        for opcode in 0..=255u8 {
+            for modrm in 0..=255u8 {
+                if !matches!(opcode, 0x0f | 0x6c..=0x6f | 0x88..=0x8b | 0xec..=0xef) {
+                    continue;
+                }
+
+                let mut bytes = vec![];
+
+                if prefix != 0x90 {
+                    bytes.push(prefix);
+                }
+                bytes.extend([opcode, modrm]);
+
+                // Relative to RIP, or a small displacement of either width.
+                let displacement = if modrm & 0xc7 == 5 {
+                    DEVICE - CODE
+                } else {
+                    random.pick(&[5, 0x70, 0xffff_fff0, 0xffff_ff80])
+                };
+
+                bytes.extend(&displacement.to_le_bytes()[..4]);
+                bytes.extend([0; 3]);
+
+                for code in [0x400, 0x7b, 0x7c, 0x72, 0x6e] {
+                    let quick = run(&bytes, code, true);
+                    let decoded = run(&bytes, code, false);
+
+                    assert_eq!(quick, decoded, "{bytes:02x?} {code:#x}");
+                    done += u64::from(matches!(quick.0, Outcome::Done { .. }));
+                }
+            }
+        }
+    }
+    println!("{done} instructions emulated both ways");
+    assert!(done > 10_000);
 }
