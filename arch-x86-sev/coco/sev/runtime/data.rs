@@ -39,7 +39,12 @@ pub(crate) static mut runtime_data: *mut bindings::sev_es_runtime_data = null_mu
 pub(crate) unsafe fn per_cpu<T>(variable: *mut T, cpu: u32) -> *mut T {
     // SAFETY: The table has an entry for each possible CPU.
     #[cfg(CONFIG_SMP)]
-    let offset = unsafe { bindings::__per_cpu_offset[cpu as usize] };
+    let offset = unsafe {
+        (&raw const bindings::__per_cpu_offset)
+            .cast::<usize>()
+            .add(cpu as usize)
+            .read()
+    };
     #[cfg(not(CONFIG_SMP))]
     let offset = {
         let _ = cpu;
@@ -65,8 +70,10 @@ pub(crate) fn this_cpu() -> Option<*mut bindings::sev_es_runtime_data> {
 pub(crate) fn possible_cpus() -> impl Iterator<Item = u32> {
     (0..kernel::cpu::nr_cpu_ids()).filter(|&cpu| {
         // SAFETY: The mask does not change after it was set up, long before.
-        let word = unsafe { bindings::__cpu_possible_mask.bits[cpu as usize / 64] };
+        let mask = unsafe { bindings::__cpu_possible_mask };
 
-        word & (1 << (cpu % 64)) != 0
+        mask.bits
+            .get(cpu as usize / 64)
+            .is_some_and(|word| word & (1 << (cpu % 64)) != 0)
     })
 }
