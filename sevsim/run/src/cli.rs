@@ -96,7 +96,7 @@ pub struct Cli {
     #[arg(long, value_name = "MIB", default_value_t = 1024)]
     pub memory: u64,
 
-    /// Position of the C-bit in page table entries, 32 to 51
+    /// Position of the C-bit in page table entries, 39 to 51
     #[arg(long, value_name = "BIT", default_value_t = 51)]
     pub cbit: u32,
 

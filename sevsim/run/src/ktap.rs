@@ -37,6 +37,8 @@ pub struct Ktap {
     pub results: Vec<TestResult>,
     /// `Bail out!` was seen.
     pub bailed_out: bool,
+    /// The numbers of the results are not 1, 2, 3 ...: output was lost, or is not the check's.
+    pub out_of_order: bool,
 }
 
 impl Ktap {
@@ -60,9 +62,10 @@ impl Ktap {
         let Some((number, rest)) = rest.split_once(' ') else {
             return;
         };
-        if number.parse::<usize>().is_err() {
+        let Ok(number) = number.parse::<usize>() else {
             return;
-        }
+        };
+        self.out_of_order |= number != self.results.len() + 1;
         let rest = rest.trim().trim_start_matches("- ").trim();
         // kselftest.h puts the directive before the name.
         let (skipped, rest) = match rest.strip_prefix("# SKIP ") {
@@ -111,6 +114,7 @@ impl Ktap {
                 self.results.len()
             )),
             Some(0) => Some("the check ran no test".into()),
+            Some(_) if self.out_of_order => Some("the results are not numbered in order".into()),
             Some(_) if self.bailed_out => Some("the check gave up".into()),
             Some(_) => None,
         };
@@ -212,6 +216,7 @@ mod tests {
         assert!(!read(&["1..1", "ok 1 a", "Bail out! no memory"])
             .judge(&none)
             .good());
+        assert!(!read(&["1..2", "ok 1 a", "ok 1 a"]).judge(&none).good());
         assert!(read(&["1..1", "ok 1 a"]).judge(&none).good());
     }
 }

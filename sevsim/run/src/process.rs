@@ -108,15 +108,24 @@ fn spawn(config: &Config) -> Result<Child, SetupError> {
         1 => config.cli.qemu.clone(),
         _ => fs::canonicalize(&config.cli.qemu).map_err(complain)?,
     };
-    Command::new(program)
+    let mut command = Command::new(program);
+    command
         .args(qemu::arguments(config))
         .current_dir(&config.cli.log_dir)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(log)
-        .process_group(0)
-        .spawn()
-        .map_err(complain)
+        .process_group(0);
+    end_with_parent(&mut command);
+    command.spawn().map_err(complain)
+}
+
+/// QEMU ends even if this program is killed and can do nothing any more.
+#[allow(unsafe_code)]
+fn end_with_parent(command: &mut Command) {
+    let set = || nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(io::Error::from);
+    // SAFETY: between fork and exec the closure makes one system call and allocates nothing.
+    unsafe { command.pre_exec(set) };
 }
 
 /// Ends the process group: politely, then for sure. A vCPU thread can be wedged so that QEMU does

@@ -10,6 +10,7 @@ use std::process::Command;
 use crate::cli::Apic;
 use crate::cli::Cli;
 use crate::cli::Intercept;
+use crate::setup::file_sizes;
 use crate::setup::Config;
 use crate::setup::Memory;
 use crate::setup::SetupError;
@@ -83,7 +84,7 @@ pub fn cpu(cli: &Cli) -> String {
 /// All arguments.
 pub fn arguments(config: &Config) -> Vec<String> {
     let cli = &config.cli;
-    let memory = Memory::new(cli.memory, cli.plain);
+    let memory = Memory::new(cli.memory, file_sizes(cli), cli.plain);
     let mut args: Vec<String> = Vec::new();
     let mut add = |words: &[&str]| args.extend(words.iter().map(|word| word.to_string()));
 

@@ -53,11 +53,12 @@ pub struct Memory {
 impl Memory {
     /// Sizes for a guest of `guest` MiB. Under sevsim the machine holds every guest page twice (its
     /// private and its shared backing), and sevsim.
-    pub fn new(guest: u64, plain: bool) -> Self {
+    /// `files` MiB of kernel and initramfs are held on top.
+    pub fn new(guest: u64, files: u64, plain: bool) -> Self {
         let total = if plain {
             guest
         } else {
-            2 * guest + HOST_MEMORY
+            2 * guest + HOST_MEMORY + files
         };
         Self {
             low: guest.min(MAX_LOW_MEMORY),
@@ -99,16 +100,10 @@ pub fn check_numbers(cli: &Cli, host: u64) -> Result<(), SetupError> {
             cli.memory
         ));
     }
-    if !(32..=51).contains(&cli.cbit) {
+    if !(39..=51).contains(&cli.cbit) {
         return fail(format!(
-            "the C-bit cannot be at bit {}: choose 32 to 51, 51 is that of EPYC (--cbit)",
+            "the C-bit cannot be at bit {}: choose 39 to 51, 51 is that of EPYC (--cbit)",
             cli.cbit
-        ));
-    }
-    if cli.memory.max(4096) + cli.memory > (1 << (cli.cbit - 20)) {
-        return fail(format!(
-            "{} MiB of memory reach the C-bit at bit {}: choose less memory or a higher bit",
-            cli.memory, cli.cbit
         ));
     }
     if cli.reduction > 63 {
@@ -232,6 +227,13 @@ pub fn host_memory(meminfo: &str) -> Option<u64> {
         .parse::<u64>()
         .ok()
         .map(|kib| kib / 1024)
+}
+
+/// Size of kernel and initramfs in MiB, rounded up.
+pub fn file_sizes(cli: &Cli) -> u64 {
+    let files = [&cli.kernel, &cli.initrd].into_iter().flatten();
+    let size = |path: &PathBuf| fs::metadata(path).map_or(0, |metadata| metadata.len());
+    files.map(size).sum::<u64>().div_ceil(1 << 20)
 }
 
 /// Makes the configuration, or says what is wrong.

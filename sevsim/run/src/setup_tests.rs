@@ -25,9 +25,8 @@ fn limits_are_told_with_what_to_do() {
     assert!(complaint(&["--memory", "100"]).contains("at least 256"));
     assert!(complaint(&["--memory", "9000"]).contains("choose at most 8064"));
     assert!(complaint(&["--plain", "--memory", "17000"]).contains("choose at most 16384"));
-    assert!(complaint(&["--cbit", "52"]).contains("choose 32 to 51"));
-    assert!(complaint(&["--cbit", "31"]).contains("choose 32 to 51"));
-    assert!(complaint(&["--cbit", "32"]).contains("reach the C-bit"));
+    assert!(complaint(&["--cbit", "52"]).contains("choose 39 to 51"));
+    assert!(complaint(&["--cbit", "38"]).contains("choose 39 to 51"));
     assert!(complaint(&["--ghcb-version", "3"]).contains("choose 1 or 2"));
     assert!(complaint(&["--reduction", "64"]).contains("0 to 63"));
     assert!(complaint(&["--option", "x"]).contains("KEY=VALUE"));
@@ -39,7 +38,7 @@ fn every_vcpu_count_and_cbit_of_the_range_is_taken() {
     for vcpus in 1..=8 {
         assert!(check_numbers(&cli(&["--vcpus", &vcpus.to_string()]), 16384).is_ok());
     }
-    for cbit in [36, 39, 47, 51] {
+    for cbit in [39, 47, 51] {
         assert!(check_numbers(&cli(&["--cbit", &cbit.to_string()]), 16384).is_ok());
     }
 }
@@ -47,21 +46,21 @@ fn every_vcpu_count_and_cbit_of_the_range_is_taken() {
 #[test]
 fn memory_is_doubled_under_sevsim_only() {
     assert_eq!(
-        Memory::new(1024, false),
+        Memory::new(1024, 0, false),
         Memory {
             low: 1024,
             total: 2304
         }
     );
     assert_eq!(
-        Memory::new(4096, false),
+        Memory::new(4096, 100, false),
         Memory {
             low: 2048,
-            total: 8448
+            total: 8548
         }
     );
     assert_eq!(
-        Memory::new(1024, true),
+        Memory::new(1024, 100, true),
         Memory {
             low: 1024,
             total: 1024

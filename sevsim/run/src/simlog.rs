@@ -104,10 +104,11 @@ impl SimLog {
 
     /// The first event after which the guest does not run any more.
     pub fn last_act(&self) -> Option<&Record> {
-        const FINAL: [&str; 6] = [
+        const FINAL: [&str; 7] = [
             "poweroff",
             "reset",
             "terminate",
+            "unsupported-event",
             "triple-fault",
             "shutdown",
             "fatal",

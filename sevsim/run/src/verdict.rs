@@ -2,7 +2,7 @@
 //! From what was seen to one verdict: pure, so that every way to end is tested without QEMU.
 
 use crate::codes::termination_reason;
-use crate::ktap::{Judgement, KnownFailures, Ktap};
+use crate::ktap::{Judgement, KnownFailures, Ktap, Outcome};
 use crate::simlog::SimLog;
 
 /// What must be seen for the run to count as a success.
@@ -197,6 +197,10 @@ fn from_event(seen: &Seen) -> Option<Verdict> {
                 termination_reason(set, code)
             )))
         }
+        "unsupported-event" => Some(Verdict::Terminated(format!(
+            "the guest reported an exit that it does not support{vcpu}, exit code {}",
+            event.get("code").unwrap_or("unknown")
+        ))),
         "triple-fault" | "shutdown" => Some(Verdict::TripleFault(format!(
             "the guest's processor shut down{vcpu}: {} {}",
             event.name,
@@ -249,13 +253,15 @@ fn judge_check(seen: &Seen, judgement: &Judgement) -> Verdict {
     faults.extend(judgement.missing.clone());
     match seen.init_status {
         None => faults.push("/init did not report the end of the check".into()),
-        Some(status) if status > 1 => faults.push(format!("the check exited with {status}")),
+        // kselftest's statuses: 0 if all passed, 1 if one failed.
+        Some(status) if status != i64::from(seen.ktap.count(Outcome::Fail) > 0) => faults.push(
+            format!("the check exited with {status}, which its results do not explain"),
+        ),
         Some(_) => {}
     }
     if !faults.is_empty() {
         return Verdict::CheckFailed(format!("the check is not good: {}", faults.join("; ")));
     }
-    use crate::ktap::Outcome;
     let mut text = format!(
         "the check passed: {} passed",
         seen.ktap.count(Outcome::Pass)

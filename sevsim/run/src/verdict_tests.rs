@@ -41,6 +41,7 @@ fn success_needs_results_and_power_off() {
     assert_eq!(verdict(&checked(&["1..1", "not ok 1 a"], 1)).exit_code(), 3);
     assert_eq!(verdict(&checked(&["1..2", "ok 1 a"], 0)).exit_code(), 3);
     assert_eq!(verdict(&checked(&["1..1", "ok 1 a"], 139)).exit_code(), 3);
+    assert_eq!(verdict(&checked(&["1..1", "ok 1 a"], 1)).exit_code(), 3);
 }
 
 #[test]
@@ -73,6 +74,15 @@ fn termination_is_decoded() {
     assert_eq!(verdict.exit_code(), 5);
     assert!(verdict.line().contains("set 1 code 5"));
     assert!(verdict.line().contains("CPUID by the MSR protocol failed"));
+}
+
+#[test]
+fn an_unsupported_event_is_a_termination() {
+    let mut seen = seen();
+    seen.log
+        .line("sevsim: event unsupported-event code=0x7b vcpu=1");
+    assert_eq!(verdict(&seen).exit_code(), 5);
+    assert!(verdict(&seen).line().contains("(vCPU 1), exit code 0x7b"));
 }
 
 #[test]
