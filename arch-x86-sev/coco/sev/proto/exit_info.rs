@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The result that the hypervisor leaves in SW_EXITINFO1 and SW_EXITINFO2 (GHCB specification, 4.1.4).
+//! The result that the hypervisor leaves in SW_EXITINFO1 and SW_EXITINFO2 (GHCB specification,
+//! 4.1.4).
 
 use super::{
     ghcb::{

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The GHCB: its layout, and requests and replies that go through it (GHCB specification, 2.6 and 4).
+//! The GHCB: its layout, and requests and replies that go through it (GHCB specification, 2.6 and
+//! 4).
 //!
 //! An exit is a [`Request`] that collects the fields it sets, and a [`Reply`] that hands out only
 //! fields which the hypervisor marked valid. Nothing else reads or writes the page, so a field that

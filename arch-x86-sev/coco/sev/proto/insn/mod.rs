@@ -2,8 +2,9 @@
 
 //! Instructions that #VC handlers emulate, and their decoder (APM vol. 3, 1 and 2).
 //!
-//! Only instructions that can cause a #VC with a meaning are known: the decoder gives their operands
-//! and their length, and refuses everything else. It is pure and needs only the bytes it looks at.
+//! Only instructions that can cause a #VC with a meaning are known: the decoder gives their
+//! operands and their length, and refuses everything else. It is pure and needs only the bytes it
+//! looks at.
 
 mod cursor;
 mod decode;
