@@ -46,6 +46,14 @@ fn parse_sizes(text: &str) -> BTreeMap<String, u64> {
     text.lines().filter_map(row).collect()
 }
 
+/// Whether a field is a number to be summed: a named row has one, its count (its code is none).
+fn counts(name: Option<&str>, key: &str) -> bool {
+    match name {
+        Some(_) => key == "count",
+        None => key != "vcpu",
+    }
+}
+
 /// Sums a report's numbers over all vCPUs: (name of the line, key or `name=`) -> count.
 fn totals(report: &Value) -> BTreeMap<String, u64> {
     let mut totals = BTreeMap::new();
@@ -53,7 +61,7 @@ fn totals(report: &Value) -> BTreeMap<String, u64> {
         for row in rows.as_array().into_iter().flatten() {
             let name = row.get("name").and_then(Value::as_str);
             for (key, value) in row.as_object().into_iter().flatten() {
-                let Some(value) = value.as_u64().filter(|_| key != "vcpu") else {
+                let Some(value) = value.as_u64().filter(|_| counts(name, key)) else {
                     continue;
                 };
                 let label = match name {
@@ -227,7 +235,7 @@ mod tests {
     fn reports_are_summed_over_vcpus() {
         let report = json!({
             "exits": [{"vcpu": 0, "cpuid": 2}, {"vcpu": 1, "cpuid": 3}],
-            "ghcb-exit": [{"vcpu": 0, "name": "msr", "count": 7}],
+            "ghcb-exit": [{"vcpu": 0, "name": "msr", "code": 124, "count": 7}],
         });
         let want = BTreeMap::from([
             ("exits cpuid".to_string(), 5),
