@@ -4,6 +4,12 @@
 //! Most of it is QEMU's. An overlay replaces what concerns the kernel to boot - QEMU's items hold
 //! sevsim itself - and the memory and CPUs of the guest, so that the firmware finds no memory of
 //! the host and puts no PCI window over it.
+//!
+//! DMA never reaches QEMU's device: it would fetch the descriptor again from the guest's memory,
+//! after the guest had time to point it at the host's. All transfers are carried out here, those
+//! of QEMU's items by its data register. That register cannot write, so DMA writes fail as they do
+//! for a read-only item; the files that QEMU lets a guest write (addresses of the VM generation
+//! ID, vmcoreinfo, ramfb) belong to devices that sevsim's machine does not have.
 
 use spin::Mutex;
 
@@ -68,6 +74,9 @@ const MAX_FILES: usize = 96;
 const RANGE: usize = 20;
 /// Most memory ranges.
 const MAX_RANGES: usize = 32;
+/// Most bytes of an item of QEMU's that is no file, whose size is therefore unknown. The largest,
+/// tables that the user adds, are a few KiB.
+const MAX_UNNAMED: usize = 0x1_0000;
 /// Type of a memory range that is RAM.
 const E820_RAM: u32 = 1;
 
@@ -334,63 +343,80 @@ impl FwCfg {
         selected.key = key;
         selected.offset = 0;
         selected.overlaid = self.item(platform, key).is_some();
+        if !selected.overlaid {
+            select(platform, key);
+        }
     }
 
-    /// Fills a buffer from the data register. `false` if QEMU's device is to be asked.
-    pub fn read_string<P: Platform>(&self, platform: &P, buf: &mut [u8]) -> bool {
+    /// No item of QEMU's with this key is longer: zeroes follow. Bounds what a transfer costs.
+    fn physical_len(&self, key: u16) -> usize {
+        let key = (key & !key::WRITE_CHANNEL).to_be_bytes();
+        self.directory.get()[4..]
+            .chunks_exact(ENTRY)
+            .find(|entry| entry[4..6] == key)
+            .map_or(MAX_UNNAMED, |entry| {
+                u32::from_be_bytes([entry[0], entry[1], entry[2], entry[3]]) as usize
+            })
+    }
+
+    /// Fills a buffer from the data register.
+    pub fn read_string<P: Platform>(&self, platform: &P, buf: &mut [u8]) {
         let mut selected = self.selected.lock();
-        if !selected.overlaid {
-            return false;
-        }
-        let Some(item) = self.item(platform, selected.key) else {
-            return false;
+        // Under the lock, so that no other vCPU's transfer selects something else meanwhile.
+        let Some(item) = self.selected_item(platform, &selected) else {
+            return read_physical(platform, buf);
         };
         let rest = item.at(selected.offset);
         let len = rest.len().min(buf.len());
         buf[..len].copy_from_slice(&rest[..len]);
         buf[len..].fill(0);
-        selected.offset += buf.len();
-        true
+        selected.offset = selected.offset.saturating_add(buf.len());
     }
 
     /// IN of selector or data register; a byte of either is data.
     pub fn read<P: Platform>(&self, platform: &P, port: u16, size: u8) -> u32 {
-        let mut byte = [0];
-        if size == 1 && self.read_string(platform, &mut byte) {
-            return byte[0].into();
+        if size != 1 {
+            return platform.port_in(port, size);
         }
-        platform.port_in(port, size)
+        let mut byte = [0];
+        self.read_string(platform, &mut byte);
+        byte[0].into()
+    }
+
+    fn selected_item<'a, P: Platform>(
+        &'a self,
+        platform: &'a P,
+        selected: &Selected,
+    ) -> Option<Item<'a>> {
+        if selected.overlaid {
+            self.item(platform, selected.key)
+        } else {
+            None
+        }
     }
 
     /// OUT to any of the registers.
     pub fn write<P: Platform>(&self, platform: &P, ram: &Ram, port: u16, size: u8, value: u32) {
         let mut selected = self.selected.lock();
         match (port, size) {
-            (SELECTOR, 2) => {
-                self.select(platform, &mut selected, value as u16);
-                if !selected.overlaid {
-                    platform.port_out(port, size, value);
-                }
-            }
+            (SELECTOR, 2) => self.select(platform, &mut selected, value as u16),
             (DMA_HIGH, 4) => selected.dma_high = value,
             (DMA_LOW, 4) => {
                 let high = core::mem::take(&mut selected.dma_high);
                 let gpa = (u64::from(high.swap_bytes()) << 32) | u64::from(value.swap_bytes());
-                if self.dma(platform, ram, &mut selected, gpa) == Dma::Forward {
-                    platform.port_out(DMA_HIGH, 4, high);
-                    platform.port_out(DMA_LOW, 4, value);
-                }
+                self.dma(platform, ram, &mut selected, gpa);
             }
             // Nothing that QEMU would react to.
             _ => {}
         }
     }
 
-    /// Carries out a FWCfgDmaAccess, or finds that QEMU is to do it.
-    fn dma<P: Platform>(&self, platform: &P, ram: &Ram, selected: &mut Selected, gpa: u64) -> Dma {
+    /// Carries out a FWCfgDmaAccess. It is read once; what the guest makes of it afterwards does
+    /// not matter.
+    fn dma<P: Platform>(&self, platform: &P, ram: &Ram, selected: &mut Selected, gpa: u64) {
         let mut access = [0; 16];
         if !ram.contains(gpa, 16) || platform.read_shared(gpa, &mut access).is_err() {
-            return Dma::Done;
+            return;
         }
         let word = |at: usize| {
             u32::from_be_bytes([access[at], access[at + 1], access[at + 2], access[at + 3]])
@@ -401,33 +427,38 @@ impl FwCfg {
         if command & control::SELECT != 0 {
             self.select(platform, selected, (command >> 16) as u16);
         }
-        let (read, write) = (command & control::READ != 0, command & control::WRITE != 0);
         // QEMU's order of precedence: read, write, skip.
-        let copies = read || write;
-        let ok = if copies && len != 0 && !ram.contains(address, len as u64) {
-            // QEMU's device could reach the host's memory.
-            Err(NotRam)
-        } else if !selected.overlaid {
-            return Dma::Forward;
-        } else if read {
-            self.copy_out(platform, selected, address, len)
-        } else if write {
-            // Nothing in the overlay can be written.
-            if len == 0 {
-                Ok(())
+        let ok = if len == 0 {
+            Ok(())
+        } else if command & control::READ != 0 {
+            if ram.contains(address, len as u64) {
+                self.copy_out(platform, selected, address, len)
             } else {
+                // Not RAM, or the host's.
                 Err(NotRam)
             }
+        } else if command & control::WRITE != 0 {
+            // Nothing can be written.
+            Err(NotRam)
         } else {
             if command & control::SKIP != 0 {
-                selected.offset = selected.offset.saturating_add(len);
+                self.skip(platform, selected, len);
             }
             Ok(())
         };
         let status = if ok.is_ok() { 0 } else { control::ERROR };
         // The access structure was just read from there.
         let _ = platform.write_shared(gpa, &status.to_be_bytes());
-        Dma::Done
+    }
+
+    fn skip<P: Platform>(&self, platform: &P, selected: &mut Selected, len: usize) {
+        if selected.overlaid {
+            selected.offset = selected.offset.saturating_add(len);
+        } else {
+            for _ in 0..len.min(self.physical_len(selected.key)) {
+                platform.port_in(DATA, 1);
+            }
+        }
     }
 
     /// Copies the selected item to the guest, zeroes behind its end.
@@ -438,30 +469,35 @@ impl FwCfg {
         mut gpa: u64,
         len: usize,
     ) -> Result<(), NotRam> {
-        const ZEROES: [u8; 256] = [0; 256];
-        let item = self.item(platform, selected.key).ok_or(NotRam)?;
+        let mut buf = [0; 256];
         let mut left = len;
-        let rest = item.at(selected.offset);
-        let there = rest.len().min(left);
-        platform.write_shared(gpa, &rest[..there])?;
-        gpa += there as u64;
-        left -= there;
-        while left != 0 {
-            let zeroes = left.min(ZEROES.len());
-            platform.write_shared(gpa, &ZEROES[..zeroes])?;
-            gpa += zeroes as u64;
-            left -= zeroes;
+        if let Some(item) = self.selected_item(platform, selected) {
+            let rest = item.at(selected.offset);
+            let there = rest.len().min(left);
+            platform.write_shared(gpa, &rest[..there])?;
+            gpa += there as u64;
+            left -= there;
+            selected.offset = selected.offset.saturating_add(len);
+        } else {
+            let mut there = left.min(self.physical_len(selected.key));
+            left -= there;
+            while there != 0 {
+                let part = there.min(buf.len());
+                read_physical(platform, &mut buf[..part]);
+                platform.write_shared(gpa, &buf[..part])?;
+                gpa += part as u64;
+                there -= part;
+            }
+            buf.fill(0);
         }
-        selected.offset = selected.offset.saturating_add(len);
+        while left != 0 {
+            let part = left.min(buf.len());
+            platform.write_shared(gpa, &buf[..part])?;
+            gpa += part as u64;
+            left -= part;
+        }
         Ok(())
     }
-}
-
-/// Who carries out a DMA access.
-#[derive(PartialEq, Eq)]
-enum Dma {
-    Done,
-    Forward,
 }
 
 /// Whether a byte read of this port is a read of data.

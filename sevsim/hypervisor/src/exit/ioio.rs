@@ -124,8 +124,8 @@ impl<P: Platform> Vm<P> {
 
     /// Fills `part`, a whole number of elements, from a port.
     fn port_read_string(&self, port: u16, size: u8, part: &mut [u8]) {
-        if size == 1 && fw_cfg::is_data(port) && self.fw_cfg().read_string(self.platform(), part) {
-            return;
+        if size == 1 && fw_cfg::is_data(port) {
+            return self.fw_cfg().read_string(self.platform(), part);
         }
         for element in part.chunks_exact_mut(size.into()) {
             let value = self.port_read(port, size).to_le_bytes();

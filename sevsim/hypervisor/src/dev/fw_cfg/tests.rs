@@ -214,15 +214,73 @@ fn other_items_are_qemus() {
     // Back and forth between the two.
     assert_eq!(g.read_u32(key::INITRD_SIZE), 14);
     assert_eq!(g.read(0x20, 4), b"boot");
+    g.mock.take_outs();
+    assert_eq!(g.dma(select_and(0x20, control::READ), 16, 0x3000), 0);
+    assert_eq!(g.mock.take_outs(), [(SELECTOR, 2, 0x20)]);
+    assert_eq!(g.mock.peek(0x3000, 16), b"boot\0\0\0\0\0\0\0\0\0\0\0\0");
+}
+
+/// QEMU would read the descriptor again, after the guest changed it.
+#[test]
+fn dma_descriptor_never_reaches_qemu() {
+    let g = guest(mock());
+    for control in [
+        select_and(0x20, control::READ),
+        control::READ,
+        control::SKIP,
+        control::WRITE,
+        select_and(0xffff, control::READ),
+        select_and(0x4020, control::READ),
+    ] {
+        g.dma(control, 4, 0x3000);
+    }
+    let outs = g.mock.take_outs();
+    assert!(outs.iter().all(|(port, ..)| *port == SELECTOR), "{outs:x?}");
+    assert_eq!(outs.len(), 3);
+    let reads = g.mock.reads.lock().unwrap().clone();
+    assert_eq!(reads, [(0x1000, 16); 6], "each descriptor is read once");
+}
+
+#[test]
+fn dma_of_qemus_items() {
+    let g = guest(mock());
+    let big: Vec<u8> = (0..1000).map(|i| (i / 3) as u8).collect();
+    g.mock.file(0x0e, &big);
+    g.mock.poke(0x3000, &[0xee; 1100]);
+    assert_eq!(g.dma(select_and(0x0e, control::READ), 300, 0x3000), 0);
+    assert_eq!(g.dma(control::SKIP, 100, 0), 0);
     assert_eq!(
-        g.dma(select_and(0x20, control::READ), 16, 0x3000),
-        select_and(0x20, control::READ)
+        g.fw_cfg.read(&g.mock, DATA, 1),
+        u32::from(big[400]),
+        "one position"
     );
-    let low = 0x1000_u32.to_be();
+    assert_eq!(g.dma(control::READ, 700, 0x3000 + 300), 0);
+    assert_eq!(g.mock.peek(0x3000, 300), big[..300]);
+    assert_eq!(g.mock.peek(0x3000 + 300, 599), big[401..]);
+    assert_eq!(g.mock.peek(0x3000 + 899, 101), [0; 101]);
+    assert_eq!(g.mock.peek(0x3000 + 1000, 1), [0xee], "not one more");
+    // An overlaid item in between does not disturb QEMU's device, a new selection starts over.
     assert_eq!(
-        g.mock.take_outs()[1..],
-        [(DMA_HIGH, 4, 0), (DMA_LOW, 4, low)]
+        g.dma(select_and(key::INITRD_DATA, control::READ), 6, 0x3000),
+        0
     );
+    assert_eq!(g.dma(select_and(0x0e, 0), 0, 0), 0);
+    assert_eq!(g.dma(control::READ, 8, 0x3000), 0);
+    assert_eq!(g.mock.peek(0x3000, 8), big[..8]);
+}
+
+/// A length is the guest's: neither a copy nor a skip reads on behind the end of a file.
+#[test]
+fn dma_length_does_not_keep_the_host_busy() {
+    let g = guest(mock());
+    let at = || g.mock.fw_cfg_at.lock().unwrap().1;
+    assert_eq!(g.dma(select_and(0x20, control::SKIP), u32::MAX, 0), 0);
+    assert_eq!(at(), 5);
+    assert_eq!(g.dma(select_and(0x20, control::READ), 0x4000, 0x3000), 0);
+    assert_eq!(at(), 5);
+    assert_eq!(g.mock.peek(0x3000, 8), b"boot\0\0\0\0");
+    assert_eq!(g.dma(select_and(0x0e, control::SKIP), u32::MAX, 0), 0);
+    assert_eq!(at(), 0x1_0000);
 }
 
 #[test]
@@ -230,14 +288,15 @@ fn string_reads() {
     let g = guest(mock());
     let mut buf = [9; 8];
     g.select(key::INITRD_DATA);
-    assert!(g.fw_cfg.read_string(&g.mock, &mut buf));
+    g.fw_cfg.read_string(&g.mock, &mut buf);
     assert_eq!(&buf, b"initrd's");
-    assert!(g.fw_cfg.read_string(&g.mock, &mut buf));
+    g.fw_cfg.read_string(&g.mock, &mut buf);
     assert_eq!(&buf, b" bytes\0\0", "zeroes behind the end");
-    assert!(g.fw_cfg.read_string(&g.mock, &mut buf));
+    g.fw_cfg.read_string(&g.mock, &mut buf);
     assert_eq!(buf, [0; 8]);
     g.select(0x20);
-    assert!(!g.fw_cfg.read_string(&g.mock, &mut buf));
+    g.fw_cfg.read_string(&g.mock, &mut buf);
+    assert_eq!(&buf, b"boot\0\0\0\0", "QEMU's item");
 }
 
 #[test]
@@ -282,7 +341,7 @@ fn dma_errors() {
         g.dma(select_and(0x20, control::WRITE), 4, LOW),
         control::ERROR
     );
-    assert_eq!(g.mock.take_outs(), []);
+    assert_eq!(g.mock.take_outs(), [(SELECTOR, 2, 0x20); 2]);
     // No access structure: nothing happens.
     g.out(DMA_HIGH, 4, 1_u32.to_be());
     g.out(DMA_LOW, 4, 0x1000_u32.to_be());
@@ -323,7 +382,7 @@ proptest! {
                 got.extend(g.mock.peek(0x3000, len));
             } else {
                 let mut buf = vec![0; len];
-                prop_assert!(g.fw_cfg.read_string(&g.mock, &mut buf));
+                g.fw_cfg.read_string(&g.mock, &mut buf);
                 got.extend(buf);
             }
         }
