@@ -7,6 +7,10 @@ pub const FOUR_GIB: u64 = 1 << 32;
 /// The VGA window, which is a device although RAM lies around it.
 const VGA: core::ops::Range<u64> = 0xa_0000..0xc_0000;
 
+/// 2^48: no device of QEMU's is that high - the 64-bit PCI window ends far below - and a platform
+/// need not be able to map more.
+const DEVICE_END: u64 = 1 << 48;
+
 /// The layout of RAM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ram {
@@ -35,7 +39,7 @@ impl Ram {
         };
         let vga = gpa >= VGA.start && end <= VGA.end;
         let memory_end = self.host_end.max(FOUR_GIB + self.high);
-        vga || (gpa >= self.low && end <= FOUR_GIB) || gpa >= memory_end
+        vga || (gpa >= self.low && end <= FOUR_GIB) || (gpa >= memory_end && end <= DEVICE_END)
     }
 }
 
@@ -80,6 +84,11 @@ mod tests {
             (0x1_ffff_fffc, 4, false),
             (0x2_0000_0000, 8, true),
             (u64::MAX, 8, false),
+            (DEVICE_END - 8, 8, true),
+            (DEVICE_END - 7, 8, false),
+            (DEVICE_END, 1, false),
+            (1 << 51, 8, false),
+            (1 << 63, 4, false),
         ] {
             assert_eq!(RAM.device(gpa, len), want, "{gpa:#x}+{len:#x}");
         }

@@ -583,6 +583,9 @@ fn mmio_bounds() {
         0xffff_fffc,
         0x1_0000_0000,
         0x2_8fff_fff8,
+        (1 << 48) - 4,
+        1 << 48,
+        1 << 51,
         u64::MAX - 3,
     ] {
         let (reply, writes) = run(2, ram, 8, BUFFER);
