@@ -3,9 +3,13 @@
 //! Entry of runtime #VC exceptions.
 //!
 //! From kernel mode the handler runs in NMI context, since the exception can hit anywhere; from
-//! user mode in IRQ context. An exception that the emulated instruction causes is raised after the
-//! handler has left its context again, so that its handler finds what it would find if hardware
-//! had raised it.
+//! user mode in IRQ context.
+//!
+//! An exception that the emulated instruction causes is raised inside the NMI context for kernel
+//! mode: `paranoid_exit` restores the GSBASE that `paranoid_entry` saved, so nothing until then may
+//! sleep, reschedule, or move to another CPU, and the raised count of `irqentry_nmi_enter()` is what
+//! keeps the exception's handler from that. For user mode it is raised after the handler has left
+//! its context, so that its handler finds what it would find if hardware had raised it.
 
 use core::arch::asm;
 
@@ -51,7 +55,8 @@ fn from_invalid_context(regs: *mut bindings::pt_regs) -> bool {
 ///
 /// # Safety
 ///
-/// Must be the last thing that a #VC entry does, outside of the context it entered.
+/// For kernel mode, must be called in NMI context; for user mode, must be the last thing that the
+/// #VC entry does, outside of the context it entered.
 #[inline(always)]
 unsafe fn raise(regs: *mut bindings::pt_regs, verdict: Verdict) {
     let error_code = verdict.error_code as usize;
@@ -129,13 +134,15 @@ pub(crate) unsafe extern "C" fn kernel_exc_vmm_communication(
             verdict::sev_es_vc_fatal(regs);
             bindings::panic(c"Returned from Terminate-Request to Hypervisor\n".as_char_ptr());
         }
+        if verdict.kind == verdict::RAISE {
+            raise(regs, verdict);
+        }
         instrumentation_end();
 
         bindings::irqentry_nmi_exit(regs, irq_state);
 
-        if verdict.kind == verdict::RAISE {
-            raise(regs, verdict);
-        } else if verdict.kind == verdict::SINGLE_STEP {
+        // #DB of kernel mode is an NMI-like exception itself: it neither sleeps nor reschedules.
+        if verdict.kind == verdict::SINGLE_STEP {
             set_dr6_single_step();
             bindings::exc_debug(regs);
         }
