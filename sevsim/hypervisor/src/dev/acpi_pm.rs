@@ -6,6 +6,8 @@ use crate::vm::Stop;
 
 /// PM1_CNT's offset from PMBASE.
 const PM1_CNT: u16 = 4;
+/// Its upper byte.
+const PM1_CNT_HIGH: u16 = PM1_CNT + 1;
 /// Sleep enable.
 const SLP_EN: u32 = 1 << 13;
 /// Sleep type that q35's DSDT gives for \_S5 (soft off).
@@ -14,15 +16,28 @@ const SLP_TYP_S5: u32 = 0;
 const SLP_TYP_S4: u32 = 2;
 
 /// Configuration mechanism 1's ports.
-const PCI_ADDRESS: u16 = 0xcf8;
+pub const PCI_ADDRESS: u16 = 0xcf8;
 const PCI_DATA: u16 = 0xcfc;
 /// Address of PMBASE: device 31, function 0, register 0x40.
 const LPC_PMBASE: u32 = 0x8000_f840;
 
+/// Whether an access could reach PM1_CNT without beginning there. PMBASE is a multiple of 128. No
+/// device's registers are laid out so that a driver would do this, wherever PMBASE is.
+pub fn straddles(port: u16, size: u8) -> bool {
+    let (first, end) = (port & 0x7f, (port & 0x7f) + u16::from(size));
+    first != PM1_CNT && first <= PM1_CNT + 1 && end > PM1_CNT
+}
+
 /// Whether a port write puts the machine to sleep for good.
 pub fn sleep_request<P: Platform>(platform: &P, port: u16, size: u8, value: u32) -> Option<Stop> {
-    // PMBASE is a multiple of 128: most writes are out of question without looking at it.
-    if size < 2 || value & SLP_EN == 0 || port & 0x7f != PM1_CNT {
+    // The upper byte alone counts in QEMU as well.
+    let (port, value) = match (port & 0x7f, size) {
+        (PM1_CNT, 2..) => (port, value),
+        (PM1_CNT_HIGH, 1) => (port - 1, value << 8),
+        // PMBASE is a multiple of 128: most writes are out of question without looking at it.
+        _ => return None,
+    };
+    if value & SLP_EN == 0 {
         return None;
     }
     if !matches!((value >> 10) & 7, SLP_TYP_S5 | SLP_TYP_S4) {
@@ -59,6 +74,11 @@ mod tests {
             (0x604, 2, 0x2400, false),
             (0x604, 2, 0x0001, false),
             (0x604, 1, 0x2000, false),
+            (0x605, 1, 0x20, true),
+            (0x605, 1, 0x28, true),
+            (0x605, 1, 0x24, false),
+            (0x605, 1, 0x08, false),
+            (0x685, 1, 0x20, false),
             (0x684, 2, 0x2000, false),
             (0x600, 2, 0x2000, false),
         ] {

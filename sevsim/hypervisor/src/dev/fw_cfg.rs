@@ -24,7 +24,7 @@ pub const DATA: u16 = 0x511;
 /// DMA address, upper half, big endian.
 pub const DMA_HIGH: u16 = 0x514;
 /// DMA address, lower half, big endian; the write starts the transfer.
-const DMA_LOW: u16 = 0x518;
+pub const DMA_LOW: u16 = 0x518;
 /// Last port of the DMA address register.
 pub const DMA_LAST: u16 = 0x51b;
 

@@ -10,6 +10,9 @@ const PORT_92: u16 = 0x92;
 /// Reset control register of the ICH9.
 const RESET_CONTROL: u16 = 0xcf9;
 
+/// All of them.
+pub const PORTS: [u16; 3] = [KBC_COMMAND, PORT_92, RESET_CONTROL];
+
 /// Whether a port write resets the machine. A physical reset would end the host too.
 pub fn reset_request(port: u16, value: u32) -> Option<Stop> {
     let reset = match port {

@@ -48,6 +48,28 @@ fn host_port(port: u16, size: u8) -> bool {
     (0xe6..=0xf7).contains(&port) && (touches(0xe9, 0xe9) || touches(0xf4, 0xf7))
 }
 
+/// Whether an access reaches a filtered port without being one that its filter knows: it begins
+/// elsewhere or is of another size. On the bus such an access is one of each byte's port.
+#[inline(never)]
+fn straddles(port: u16, size: u8) -> bool {
+    let end = u32::from(port) + u32::from(size);
+    let touches = |first: u16, last: u16| port <= last && end > u32::from(first);
+    match (port, size) {
+        (fw_cfg::SELECTOR, 2) | (fw_cfg::DMA_HIGH | fw_cfg::DMA_LOW, 4) => false,
+        // The address of configuration space lies over the reset register.
+        (acpi_pm::PCI_ADDRESS, 4) => false,
+        _ => {
+            power::PORTS
+                .iter()
+                .any(|&filtered| touches(filtered, filtered))
+                || touches(cmos::INDEX, cmos::DATA)
+                || touches(fw_cfg::SELECTOR, fw_cfg::DATA)
+                || touches(fw_cfg::DMA_HIGH, fw_cfg::DMA_LAST)
+                || acpi_pm::straddles(port, size)
+        }
+    }
+}
+
 /// Bits of a value of `size` bytes.
 pub fn mask(size: u8) -> u32 {
     u32::MAX >> (32 - 8 * u32::from(size))
@@ -135,6 +157,11 @@ impl<P: Platform> Vm<P> {
 
     /// IN.
     fn port_read(&self, port: u16, size: u8) -> u32 {
+        if size > 1 && straddles(port, size) {
+            return (0..u16::from(size)).rev().fold(0, |value, i| {
+                (value << 8) | (self.port_read(port.wrapping_add(i), 1) & 0xff)
+            });
+        }
         match port {
             cmos::INDEX | cmos::DATA => self.cmos().read(self.platform(), port, size),
             fw_cfg::SELECTOR | fw_cfg::DATA => self.fw_cfg().read(self.platform(), port, size),
@@ -145,6 +172,12 @@ impl<P: Platform> Vm<P> {
 
     /// OUT. `Some` if that ends the VM.
     fn port_write(&self, port: u16, size: u8, value: u32) -> Option<Stop> {
+        if size > 1 && straddles(port, size) {
+            return (0..u16::from(size)).find_map(|i| {
+                let byte = (value >> (8 * i)) & 0xff;
+                self.port_write(port.wrapping_add(i), 1, byte)
+            });
+        }
         match port {
             cmos::INDEX | cmos::DATA => self.cmos().write(self.platform(), port, size, value),
             fw_cfg::SELECTOR | fw_cfg::DATA | fw_cfg::DMA_HIGH..=fw_cfg::DMA_LAST => {

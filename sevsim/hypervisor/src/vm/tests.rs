@@ -511,6 +511,66 @@ fn power_off_and_reset_stop_the_vm() {
     assert_eq!(string.ok(&[]).next, Next::Stop(Stop::Reset));
 }
 
+/// An access that only touches a filtered port is no way around the filter.
+#[test]
+fn straddling_accesses_are_filtered() {
+    let vm = vm(1);
+    let out = |port: u64, size: u64, value: u64| {
+        let next = call(0x7b, (port << 16) | (size << 4), 0)
+            .with(RAX, value)
+            .run(&vm)
+            .ok(&[])
+            .next;
+        (next, vm.platform().take_outs())
+    };
+    let bytes = |port, values: &[u32]| -> Vec<_> {
+        let each = values.iter().enumerate();
+        each.map(|(i, v)| (port + i as u16, 1, *v)).collect()
+    };
+    for (port, size, value) in [
+        (0x63_u64, 2, 0xfe00_u64),
+        (0x61, 4, 0xfe00_0000),
+        (0x91, 2, 0x0100),
+        (0xcf8, 2, 0x0600),
+        (0xcf7, 4, 0x0006_0000),
+        (0xcf6, 4, 0x0600_0000),
+        (0xcf9, 4, 0x6),
+        (0x603, 4, 0x0020_0000),
+        (0x604, 1, 0x20),
+        (0x605, 1, 0x20),
+        (0x602, 4, 0x2000_0000),
+        (0x605, 2, 0x0020),
+    ] {
+        let (next, _) = out(port, size, value);
+        if (port, size) == (0x604, 1) {
+            assert_eq!(next, Next::Resume, "the lower byte has no SLP_EN");
+        } else {
+            assert!(matches!(next, Next::Stop(_)), "{port:#x} {size}");
+        }
+    }
+    // Harmless values pass, byte by byte.
+    assert_eq!(out(0x91, 2, 0x0201).1, bytes(0x91, &[1, 2]));
+    // The upper half of a DMA address, then the lower one: nothing that QEMU's device sees.
+    assert_eq!(out(0x512, 4, 0x1122_3344).1, bytes(0x512, &[0x44, 0x33]));
+    assert_eq!(out(0x50f, 2, 0x0811).1, bytes(0x50f, &[0x11]));
+    assert_eq!(out(0x51a, 4, 0x1122_3344).1, bytes(0x51c, &[0x22, 0x11]));
+    // CMOS: the cell that counts CPUs is selected and not written.
+    assert_eq!(
+        out(0x6f, 4, 0x99_5f07).1,
+        bytes(0x6f, &[7, 0x5f])
+            .into_iter()
+            .chain(bytes(0x72, &[0]))
+            .collect::<Vec<_>>()
+    );
+    let read = call(0x7b, (0x70 << 16) | 0x21, 0).run(&vm).ok(&[RAX]);
+    assert_eq!(read.field(RAX) >> 8, 0, "one CPU less one");
+    // Whole accesses stay whole.
+    assert_eq!(out(0xcf8, 4, 0x8000_0600).1, [(0xcf8, 4, 0x8000_0600)]);
+    assert_eq!(out(0xcfc, 4, 0x0600).1, [(0xcfc, 4, 0x0600)]);
+    assert_eq!(out(0x604, 2, 1).1, [(0x604, 2, 1)]);
+    assert_eq!(out(0x600, 4, 0x2000_0001).1, [(0x600, 4, 0x2000_0001)]);
+}
+
 #[test]
 fn cmos_by_exits() {
     let mock = Mock {
