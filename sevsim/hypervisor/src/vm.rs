@@ -8,6 +8,7 @@ use crate::atomic::Word;
 use crate::clock::Clock;
 use crate::dev::cmos::Cmos;
 use crate::dev::fw_cfg::FwCfg;
+use crate::dev::ioapic::IoApic;
 use crate::ghcb::Ghcb;
 use crate::msr_protocol;
 use crate::options::{Options, MAX_VCPUS};
@@ -84,6 +85,7 @@ pub struct Vm<P: Platform> {
     vcpus: [Vcpu; MAX_VCPUS],
     cmos: Cmos,
     fw_cfg: FwCfg,
+    ioapic: IoApic,
 }
 
 impl<P: Platform> Vm<P> {
@@ -105,6 +107,7 @@ impl<P: Platform> Vm<P> {
             vcpus: core::array::from_fn(Vcpu::new),
             cmos: Cmos::new(ram, vcpus),
             fw_cfg,
+            ioapic: IoApic::default(),
         })
     }
 
@@ -216,6 +219,10 @@ impl<P: Platform> Vm<P> {
 
     pub(crate) fn cmos(&self) -> &Cmos {
         &self.cmos
+    }
+
+    pub(crate) fn ioapic(&self) -> &IoApic {
+        &self.ioapic
     }
 
     pub(crate) fn fw_cfg(&self) -> &FwCfg {

@@ -5,4 +5,5 @@ pub mod acpi_pm;
 pub mod apic;
 pub mod cmos;
 pub mod fw_cfg;
+pub mod ioapic;
 pub mod power;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! MMIO: SW_EXITINFO1 is the address, SW_EXITINFO2 the length, data in the scratch area.
 
-use crate::dev::apic;
+use crate::dev::{apic, ioapic};
 use crate::exit::Answer;
 use crate::ghcb::scratch::Scratch;
 use crate::ghcb::{BadInput, Fault, Ghcb};
@@ -48,6 +48,8 @@ impl<P: Platform> Vm<P> {
             let (gpa, value) = (ghcb.info1 + offset, u64::from_le_bytes(value));
             if apic::in_window(gpa) {
                 self.apic_write(vcpu, gpa, bytes, value);
+            } else if ioapic::in_page(gpa) {
+                self.ioapic().write(self.platform(), gpa, bytes, value);
             } else {
                 self.platform().mmio_write(gpa, bytes, value);
             }

@@ -618,6 +618,21 @@ fn mmio_reads_and_writes_devices() {
 }
 
 #[test]
+fn ioapic_entries_are_filtered() {
+    let vm = vm(1);
+    for (at, value) in [(0xfec0_0000, 0x10_u32), (0xfec0_0010, 0x0531)] {
+        vm.platform().poke(BUFFER, &value.to_le_bytes());
+        let write = call(0x8000_0002, at, 4).with(SCRATCH, BUFFER);
+        write.run(&vm).ok(&[]);
+    }
+    assert_eq!(
+        vm.platform().take_mmio()[1],
+        (0xfec0_0010, 4, 0x1_0531),
+        "INIT is masked"
+    );
+}
+
+#[test]
 fn mmio_bounds() {
     let run = |version, gpa, len, scratch| {
         let vm = vm_of(
