@@ -6,6 +6,7 @@ use core::fmt;
 use crate::ap::{Hold, Wake};
 use crate::atomic::Word;
 use crate::clock::Clock;
+use crate::dev::acpi_pm::PciPorts;
 use crate::dev::cmos::Cmos;
 use crate::dev::fw_cfg::FwCfg;
 use crate::dev::ioapic::IoApic;
@@ -86,6 +87,7 @@ pub struct Vm<P: Platform> {
     cmos: Cmos,
     fw_cfg: FwCfg,
     ioapic: IoApic,
+    pci_ports: PciPorts,
 }
 
 impl<P: Platform> Vm<P> {
@@ -108,6 +110,7 @@ impl<P: Platform> Vm<P> {
             cmos: Cmos::new(ram, vcpus),
             fw_cfg,
             ioapic: IoApic::default(),
+            pci_ports: PciPorts::default(),
         })
     }
 
@@ -219,6 +222,10 @@ impl<P: Platform> Vm<P> {
 
     pub(crate) fn cmos(&self) -> &Cmos {
         &self.cmos
+    }
+
+    pub(crate) fn pci_ports(&self) -> &PciPorts {
+        &self.pci_ports
     }
 
     pub(crate) fn ioapic(&self) -> &IoApic {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The ACPI PM1a control register of the ICH9: how the guest powers off (ACPI 6.5, 4.8.3.2.1).
 
+use spin::{Mutex, MutexGuard};
+
 use crate::platform::Platform;
 use crate::vm::Stop;
 
@@ -21,6 +23,18 @@ const PCI_DATA: u16 = 0xcfc;
 /// Address of PMBASE: device 31, function 0, register 0x40.
 const LPC_PMBASE: u32 = 0x8000_f840;
 
+/// Serializes the guest's accesses to configuration space by ports and the hypervisor's own, which
+/// must not come between another vCPU's write of the address register and its restoration.
+#[derive(Default)]
+pub struct PciPorts(Mutex<()>);
+
+impl PciPorts {
+    /// To be held during an access, if it is one to these ports.
+    pub fn lock(&self, port: u16) -> Option<MutexGuard<'_, ()>> {
+        (port & !7 == PCI_ADDRESS).then(|| self.0.lock())
+    }
+}
+
 /// Whether an access could reach PM1_CNT without beginning there. PMBASE is a multiple of 128. No
 /// device's registers are laid out so that a driver would do this, wherever PMBASE is.
 pub fn straddles(port: u16, size: u8) -> bool {
@@ -29,7 +43,13 @@ pub fn straddles(port: u16, size: u8) -> bool {
 }
 
 /// Whether a port write puts the machine to sleep for good.
-pub fn sleep_request<P: Platform>(platform: &P, port: u16, size: u8, value: u32) -> Option<Stop> {
+pub fn sleep_request<P: Platform>(
+    platform: &P,
+    pci: &PciPorts,
+    port: u16,
+    size: u8,
+    value: u32,
+) -> Option<Stop> {
     // The upper byte alone counts in QEMU as well.
     let (port, value) = match (port & 0x7f, size) {
         (PM1_CNT, 2..) => (port, value),
@@ -43,11 +63,12 @@ pub fn sleep_request<P: Platform>(platform: &P, port: u16, size: u8, value: u32)
     if !matches!((value >> 10) & 7, SLP_TYP_S5 | SLP_TYP_S4) {
         return None;
     }
-    (pm_base(platform) == Some(port - PM1_CNT)).then_some(Stop::PowerOff)
+    (pm_base(platform, pci) == Some(port - PM1_CNT)).then_some(Stop::PowerOff)
 }
 
 /// Where the firmware put the power management registers.
-fn pm_base<P: Platform>(platform: &P) -> Option<u16> {
+fn pm_base<P: Platform>(platform: &P, pci: &PciPorts) -> Option<u16> {
+    let _others_wait = pci.0.lock();
     // The guest may be in the middle of a configuration access of its own.
     let saved = platform.port_in(PCI_ADDRESS, 4);
     platform.port_out(PCI_ADDRESS, 4, LPC_PMBASE);
@@ -82,7 +103,7 @@ mod tests {
             (0x684, 2, 0x2000, false),
             (0x600, 2, 0x2000, false),
         ] {
-            let got = sleep_request(&mock, port, size, value);
+            let got = sleep_request(&mock, &PciPorts::default(), port, size, value);
             assert_eq!(got.is_some(), off, "{port:#x} {value:#x}");
         }
         assert_eq!(
@@ -93,9 +114,27 @@ mod tests {
     }
 
     #[test]
+    fn configuration_ports_share_a_lock() {
+        let pci = PciPorts::default();
+        for port in [0xcf7, 0xd00, 0x604] {
+            assert!(pci.lock(port).is_none(), "{port:#x}");
+        }
+        for port in 0xcf8..=0xcff {
+            let held = pci.lock(port);
+            assert!(held.is_some() && pci.0.try_lock().is_none(), "{port:#x}");
+        }
+        // Given back each time: this would hang otherwise.
+        pm_base(&Mock::new(1), &pci);
+        assert!(pci.0.try_lock().is_some());
+    }
+
+    #[test]
     fn no_power_management_no_power_off() {
         let mock = Mock::new(1);
         mock.ports.lock().unwrap().insert(PCI_DATA, 0x600);
-        assert_eq!(sleep_request(&mock, 0x604, 2, 0x2000), None);
+        assert_eq!(
+            sleep_request(&mock, &PciPorts::default(), 0x604, 2, 0x2000),
+            None
+        );
     }
 }

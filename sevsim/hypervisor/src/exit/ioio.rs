@@ -166,7 +166,10 @@ impl<P: Platform> Vm<P> {
             cmos::INDEX | cmos::DATA => self.cmos().read(self.platform(), port, size),
             fw_cfg::SELECTOR | fw_cfg::DATA => self.fw_cfg().read(self.platform(), port, size),
             _ if host_port(port, size) => u32::MAX,
-            _ => self.platform().port_in(port, size),
+            _ => {
+                let _pci = self.pci_ports().lock(port);
+                self.platform().port_in(port, size)
+            }
         }
     }
 
@@ -186,11 +189,13 @@ impl<P: Platform> Vm<P> {
             }
             _ if host_port(port, size) => {}
             _ => {
-                let stop = power::reset_request(port, value)
-                    .or_else(|| acpi_pm::sleep_request(self.platform(), port, size, value));
+                let stop = power::reset_request(port, value).or_else(|| {
+                    acpi_pm::sleep_request(self.platform(), self.pci_ports(), port, size, value)
+                });
                 if stop.is_some() {
                     return stop;
                 }
+                let _pci = self.pci_ports().lock(port);
                 self.platform().port_out(port, size, value);
             }
         }
