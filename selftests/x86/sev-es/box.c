@@ -212,7 +212,7 @@ static void expect_regs(const char *what, const struct outcome *out,
 	/* RF is the processor's note to itself: ptrace shows it after some faults. */
 	unsigned long long flags = (in->eflags ^ out->regs.eflags) & ~EFLAGS_RF;
 
-	for (size_t i = 0; i < sizeof(regs) / sizeof(regs[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(regs); i++) {
 		if (!(regs[i].may & may) && regs[i].before != regs[i].after)
 			fail("%s: %s changed from %#llx to %#llx", what, regs[i].name,
 			     regs[i].before, regs[i].after);
@@ -271,7 +271,7 @@ void allow_ports(void)
 		{ 0xcf8, 8 },		/* PCI configuration */
 	};
 
-	for (size_t i = 0; i < sizeof(ports) / sizeof(ports[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(ports); i++) {
 		if (ioperm(ports[i].first, ports[i].count, 1)) {
 			perror("ioperm");
 			_exit(1);

@@ -28,6 +28,10 @@ void skip(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));
 /* A remark for the reader of the log. */
 void note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
+#ifndef ARRAY_SIZE
+#define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
+#endif
+
 #define CHECK(cond, ...) do { if (!(cond)) fail(__VA_ARGS__); } while (0)
 
 /* The kernel's log: read as a whole, and what speaks of trouble in it. */

@@ -56,7 +56,7 @@ static void cpuid_registers(void)
 
 	pin_to_cpu(0);
 	box_open(&box, NULL);
-	for (size_t i = 0; i < sizeof(leaves) / sizeof(leaves[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(leaves); i++) {
 		run_leaf(&box, leaves[i].leaf, leaves[i].subleaf, &plain);
 		/* The upper halves of RAX and RCX are no input. */
 		run_leaf(&box, leaves[i].leaf | 0xdead000000000000, leaves[i].subleaf | 1UL << 40,
@@ -185,7 +185,7 @@ static void cpuid_prefixes(void)
 	regs = box_regs(&box);
 	regs.rax = 0x80000002;
 	regs.rcx = 0;
-	for (size_t i = 0; i < sizeof(forms) / sizeof(forms[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(forms); i++) {
 		out = box_run(&box, forms[i].code, forms[i].len, &regs);
 		expect_done(forms[i].what, &out, &box, forms[i].len, &regs, CPUID_MAY);
 		CHECK(same_results(&out, &want), "%s: other results", forms[i].what);

@@ -104,7 +104,7 @@ static void cpuid_device(void)
 		fd = open_cpu("cpuid", cpu, O_RDONLY);
 		if (fd < 0)
 			skip("no /dev/cpu/%d/cpuid", cpu);
-		for (size_t i = 0; i < sizeof(leaves) / sizeof(leaves[0]); i++) {
+		for (size_t i = 0; i < ARRAY_SIZE(leaves); i++) {
 			mine = cpuid(leaves[i], 0);
 			CHECK(pread(fd, &theirs, sizeof(theirs), leaves[i]) == sizeof(theirs),
 			      "leaf %#x of processor %d: no value", leaves[i], cpu);

@@ -33,7 +33,7 @@ int count_complaints(const char *log, bool show)
 	while (*log) {
 		size_t len = strcspn(log, "\n");
 
-		for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+		for (size_t i = 0; i < ARRAY_SIZE(words); i++) {
 			const char *at = strstr(log, words[i]);
 
 			/* Advice on the processor's weaknesses warns as well. */

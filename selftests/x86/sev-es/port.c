@@ -223,7 +223,7 @@ static void port_refused(void)
 	regs.rcx = 1;
 	regs.rsi = BOX_DATA;
 	regs.rdi = BOX_DATA;
-	for (size_t i = 0; i < sizeof(forms) / sizeof(forms[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(forms); i++) {
 		out = box_run(&box, forms[i].code, forms[i].len, &regs);
 		expect_signal(forms[i].what, &out, &box, SIGSEGV, SI_KERNEL, &regs, 0);
 	}

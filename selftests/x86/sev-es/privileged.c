@@ -60,7 +60,7 @@ static void privileged_instructions(void)
 	struct box box;
 
 	box_open(&box, NULL);
-	for (size_t i = 0; i < sizeof(instructions) / sizeof(instructions[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(instructions); i++) {
 		const struct privileged *p = &instructions[i];
 		int sig;
 
