@@ -65,8 +65,8 @@ pub(crate) struct Mapping {
     pub(crate) gpa: u64,
     /// The C-bit is set: private memory, which cannot be MMIO.
     pub(crate) encrypted: bool,
-    /// The address is known to be memory (shared with the hypervisor), not a device. Only used to
-    /// tell the operands of a string move apart; false if not known.
+    /// The address is known to be memory (shared with the hypervisor), not a device. Tells
+    /// the operands of a string move apart; false if not known.
     pub(crate) memory: bool,
 }
 
@@ -220,9 +220,18 @@ pub(crate) trait Env {
         (done, Ok(()))
     }
 
-    /// Checks that `len` bytes at `address`, which do not cross a page, can be written. Called
-    /// before input from a port is taken from a device, where it would be lost if the write
-    /// failed. The default does not check.
+    /// Refuses `len` bytes at `address`, which do not cross a page, if they are known to be a
+    /// device's: [`Env::read`] would raise a #VC of its own, while the GHCB is in use. What is
+    /// absent is no business of this check. Called before output to a port; the default does not
+    /// check.
+    fn probe_read(&mut self, address: u64, len: u64) -> Result {
+        let _ = (address, len);
+        Ok(())
+    }
+
+    /// Checks that `len` bytes at `address`, which do not cross a page, can be written, and are
+    /// not a device's, as [`Env::probe_read`]. Called before input from a port is taken from a
+    /// device, where it would be lost if the write failed. The default does not check.
     fn probe_write(&mut self, address: u64, len: u64) -> Result {
         let _ = (address, len);
         Ok(())

@@ -248,6 +248,10 @@ impl Env for KernelEnv {
         })
     }
 
+    fn probe_read(&mut self, address: u64, _len: u64) -> Result {
+        memory::probe_read(address)
+    }
+
     fn probe_write(&mut self, address: u64, _len: u64) -> Result {
         let regs = self.regs();
 

@@ -79,6 +79,25 @@ struct Leaf {
     page_size: u64,
 }
 
+impl Leaf {
+    /// The guest-physical address that `address` is mapped to, and whether it is encrypted.
+    fn translate(&self, address: u64) -> (u64, bool) {
+        // SAFETY: Set once, before the kernel is relocated.
+        let c_bit = unsafe { bindings::sme_me_mask };
+        let offset_mask = self.page_size - 1;
+        let gpa = (self.entry & PTE_ADDRESS & !c_bit & !offset_mask) | (address & offset_mask);
+
+        (gpa, self.entry & c_bit != 0)
+    }
+
+    /// True if `address` is mapped to memory, private or shared, and not to a device.
+    fn is_memory(&self, address: u64) -> bool {
+        let (gpa, encrypted) = self.translate(address);
+
+        encrypted || is_ram(gpa)
+    }
+}
+
 /// Looks up an address in the page tables that CR3 points to. `None` if nothing is present.
 fn lookup(address: u64) -> Option<Leaf> {
     let mut level = 0;
@@ -162,10 +181,24 @@ pub(crate) fn page_fault(regs: &Regs, address: u64, access: Access, present: boo
     Fault::page(address, code).into()
 }
 
-/// Checks that the interrupted context may write to a page that is there.
+/// Refuses a page that is there and is not memory.
+pub(crate) fn probe_read(address: u64) -> Result {
+    match lookup(address) {
+        Some(leaf) if !leaf.is_memory(address) => Err(Error::Unsupported),
+        _ => Ok(()),
+    }
+}
+
+/// Checks that the interrupted context may write to a page that is there, and that it is memory.
 pub(crate) fn probe_write(regs: &Regs, address: u64) -> Result {
     match lookup(address) {
-        Some(_) if !is_protected(regs, address, Access::Write) => Ok(()),
+        Some(leaf) if !is_protected(regs, address, Access::Write) => {
+            if leaf.is_memory(address) {
+                Ok(())
+            } else {
+                Err(Error::Unsupported)
+            }
+        }
         leaf => Err(page_fault(regs, address, Access::Write, leaf.is_some())),
     }
 }
@@ -180,11 +213,7 @@ pub(crate) fn translate(regs: &Regs, address: u64, access: Access) -> Result<Map
         return Err(page_fault(regs, address, access, true));
     }
 
-    // SAFETY: Set once, before the kernel is relocated.
-    let c_bit = unsafe { bindings::sme_me_mask };
-    let offset_mask = leaf.page_size - 1;
-    let gpa = (leaf.entry & PTE_ADDRESS & !c_bit & !offset_mask) | (address & offset_mask);
-    let encrypted = leaf.entry & c_bit != 0;
+    let (gpa, encrypted) = leaf.translate(address);
 
     Ok(Mapping {
         gpa,

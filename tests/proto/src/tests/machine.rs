@@ -326,12 +326,26 @@ impl Env for Machine {
         Ok(())
     }
 
+    fn probe_read(&mut self, address: u64, len: u64) -> Result {
+        assert!(len != 0 && address & !0xfff == (address + len - 1) & !0xfff);
+        match self.pages.get(&(address & !0xfff)) {
+            Some(page) if self.probes && !page.encrypted && !page.memory => Err(Error::Unsupported),
+            _ => Ok(()),
+        }
+    }
+
     fn probe_write(&mut self, address: u64, len: u64) -> Result {
         assert!(len != 0 && address & !0xfff == (address + len - 1) & !0xfff);
         if !self.probes {
             return Ok(());
         }
-        self.page(address, Access::Write).map(|_| ())
+        let page = self.page(address, Access::Write)?;
+
+        if page.encrypted || page.memory {
+            Ok(())
+        } else {
+            Err(Error::Unsupported)
+        }
     }
 
     fn translate(&mut self, address: u64, access: Access) -> Result<Mapping> {

@@ -4,7 +4,7 @@
 
 use super::{
     hypervisor::{Event, INJECT_GP},
-    machine::{Descriptor, Machine, Page, CODE, DATA},
+    machine::{Descriptor, Machine, Page, CODE, DATA, DEVICE},
     Random,
 };
 use crate::proto::{
@@ -623,6 +623,73 @@ fn ins_to_a_read_only_page_is_a_fault() {
         assert_eq!(machine.regs, before);
         // Without a check before the exit, the input is lost.
         assert_eq!(machine.vmgexits, usize::from(!probes));
+    }
+}
+
+#[test]
+fn operand_on_a_device_is_refused_before_the_exit() {
+    for user in [false, true] {
+        for backwards in [false, true] {
+            // OUTS and INS, once and repeated; all on the device, and half of an element.
+            for bytes in [vec![0x6f], vec![0xf3, 0x6f], vec![0x6d], vec![0xf3, 0x6d]] {
+                for address in [DEVICE + 0x100, DEVICE - 2, DEVICE + 4096 - 2] {
+                    let mut machine = if user {
+                        Machine::user(&bytes)
+                    } else {
+                        Machine::new(&bytes)
+                    };
+
+                    machine.allowed_ports = vec![0, 1, 2, 3];
+                    for page in [DEVICE - 4096, DEVICE + 4096] {
+                        machine.pages.insert(page, Page::private(page));
+                    }
+                    machine.hypervisor.input.extend(1..=64);
+                    if backwards {
+                        machine.regs.flags |= DF;
+                    }
+                    machine.regs.si = address;
+                    machine.regs.di = address;
+                    machine.regs.cx = 4;
+
+                    let before = machine.regs;
+
+                    assert_eq!(machine.vc(IOIO), Outcome::Unsupported, "{bytes:02x?}");
+                    assert_eq!((machine.regs, machine.vmgexits), (before, 0));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn input_stops_before_a_device() {
+    let mut machine = Machine::user(&[0xf3, 0x6d]);
+
+    machine.allowed_ports = vec![0, 1, 2, 3];
+    machine
+        .pages
+        .insert(DEVICE - 4096, Page::private(0x30_0000));
+    machine.hypervisor.input.extend(1..=16);
+    machine.regs.di = DEVICE - 8;
+    machine.regs.cx = 4;
+    assert_eq!(machine.vc(IOIO), Outcome::Retry { single_step: false });
+    assert_eq!(machine.dump(DEVICE - 8, 8), [1, 2, 3, 4, 5, 6, 7, 8]);
+    assert_eq!(machine.vc(IOIO), Outcome::Unsupported);
+    assert_eq!((machine.regs.di, machine.regs.cx), (DEVICE, 2));
+    assert_eq!((machine.vmgexits, machine.hypervisor.input.len()), (1, 8));
+}
+
+#[test]
+fn memory_shared_with_the_hypervisor_is_no_device() {
+    for bytes in [[0x6e], [0x6c]] {
+        let mut machine = Machine::new(&bytes);
+
+        machine.pages.get_mut(&DEVICE).unwrap().memory = true;
+        machine.hypervisor.input.push_back(1);
+        machine.regs.si = DEVICE;
+        machine.regs.di = DEVICE;
+        machine.complete(IOIO);
+        assert_eq!(machine.vmgexits, 1);
     }
 }
 

@@ -227,6 +227,9 @@ impl Transfer {
     fn output<E: Env + ?Sized>(&self, env: &mut E, count: u64) -> Result<u64> {
         let offset = self.strings.offset(env.regs(), Gpr::RSI);
         let (address, count) = self.area(env, offset, count, Access::Read)?;
+
+        self.readable(env, address, count)?;
+
         let shift = self.width.shift();
         let done = if self.strings.backwards {
             self.gather(env, address, count)?
@@ -248,6 +251,23 @@ impl Transfer {
         self.exit(env, done)?;
         self.strings.advance(env.regs_mut(), Gpr::RSI, done);
         Ok(done)
+    }
+
+    /// Refuses the elements at `lowest` if any of them is on a device.
+    #[inline(always)]
+    fn readable<E: Env + ?Sized>(&self, env: &mut E, lowest: u64, count: u64) -> Result {
+        let len = self.distance(count);
+        let first_part = PAGE_SIZE.wrapping_sub(lowest & PAGE_SIZE.wrapping_sub(1));
+
+        // The shared buffer is smaller than a page, so that there are at most two.
+        if len <= first_part {
+            return env.probe_read(lowest, len);
+        }
+        env.probe_read(lowest, first_part)?;
+        env.probe_read(
+            lowest.wrapping_add(first_part),
+            len.wrapping_sub(first_part),
+        )
     }
 
     /// Reads elements to the shared buffer from the highest address down.
