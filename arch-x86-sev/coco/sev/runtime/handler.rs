@@ -80,6 +80,7 @@ unsafe extern "C" fn sev_es_handle_vc(regs: *mut bindings::pt_regs, exit_code: u
     // SAFETY: By the contract of the function.
     let mut env = unsafe { KernelEnv::new(regs) };
     let ip = env.regs().ip;
+    let user_mode = env.regs().user_mode();
     let outcome = {
         let _no_page_faults = NoPageFaults::new();
 
@@ -99,8 +100,10 @@ unsafe extern "C" fn sev_es_handle_vc(regs: *mut bindings::pt_regs, exit_code: u
         Outcome::DecodeFailed => "instruction not decoded",
     };
 
+    // A failure of the kernel ends the guest, and its reason must not be lost because user space
+    // used the limit up.
     // SAFETY: Only keeps count.
-    if unsafe { bindings::sev_es_shim_ratelimit() } {
+    if !user_mode || unsafe { bindings::sev_es_shim_ratelimit() } {
         pr_err!("#VC exception: {reason} (exit code {exit_code:#x}, IP: {ip:#x})\n");
     }
     Verdict::new(verdict::FAIL)
