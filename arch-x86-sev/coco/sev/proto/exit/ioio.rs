@@ -235,22 +235,25 @@ impl Transfer {
             self.gather(env, address, count)?
         } else {
             let len = count.wrapping_shl(shift) as usize;
-            let (bytes, result) = env.read_to_buffer(address, 0, len, self.width);
-            let elements = (bytes as u64) >> shift;
 
-            if elements == 0 {
-                result?;
-            }
-            if elements < count {
-                elements
-            } else {
-                count
-            }
+            self.completed(env.read_to_buffer(address, 0, len, self.width), count)?
         };
 
         self.exit(env, done)?;
         self.strings.advance(env.regs_mut(), Gpr::RSI, done);
         Ok(done)
+    }
+
+    /// The whole elements of a bulk copy that moved some bytes and then ended with a result; its
+    /// error if there is none.
+    #[inline(always)]
+    fn completed(&self, (bytes, result): (usize, Result), count: u64) -> Result<u64> {
+        let elements = (bytes as u64) >> self.width.shift();
+
+        if elements == 0 {
+            result?;
+        }
+        Ok(if elements < count { elements } else { count })
     }
 
     /// Refuses the elements at `lowest` if any of them is on a device.
@@ -308,17 +311,8 @@ impl Transfer {
             self.scatter(env, address, count)?
         } else {
             let len = count.wrapping_shl(shift) as usize;
-            let (bytes, result) = env.write_from_buffer(address, 0, len, self.width);
-            let elements = (bytes as u64) >> shift;
 
-            if elements == 0 {
-                result?;
-            }
-            if elements < count {
-                elements
-            } else {
-                count
-            }
+            self.completed(env.write_from_buffer(address, 0, len, self.width), count)?
         };
 
         self.strings.advance(env.regs_mut(), Gpr::RDI, done);
