@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod delivery;
+pub mod direct;
 pub mod exit;
 pub mod firmware;
 pub mod insn;
