@@ -46,6 +46,7 @@ mod stats;
 mod vcpu;
 mod vm;
 
-pub use options::{Apic, Intercept, OptionError, Options, MAX_VCPUS};
+pub use dev::acpi;
+pub use options::{Apic, Entry, Intercept, OptionError, Options, Place, MAX_VCPUS};
 pub use platform::{Blob, MsrFault, NotRam, Platform};
 pub use vm::{Next, SetupError, Stop, Vm};

@@ -24,6 +24,30 @@ pub enum Intercept {
     All,
 }
 
+/// How the guest starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// The firmware runs, from the reset vector.
+    Firmware,
+    /// Without firmware, at the kernel's 64-bit entry.
+    Raw,
+}
+
+/// Where the launch of a guest without firmware puts things; `None` leaves it the choice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// `kernel-at`: kernel image.
+    pub kernel: Option<u64>,
+    /// `params-at`: boot parameters.
+    pub params: Option<u64>,
+    /// `cmdline-at`: command line.
+    pub command_line: Option<u64>,
+    /// `initrd-at`: initramfs.
+    pub initrd: Option<u64>,
+    /// `rsdp-at`: ACPI root pointer; without it the kernel has to search the BIOS area.
+    pub rsdp: Option<u64>,
+}
+
 /// The options of one run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -43,6 +67,10 @@ pub struct Options {
     pub reduction: u8,
     /// `monitor`: whether CPUID shows MONITOR/MWAIT (`on` or `off`).
     pub monitor: bool,
+    /// `entry`: how the guest starts, `firmware` or `raw`.
+    pub entry: Entry,
+    /// `kernel-at` and so on: addresses for `entry=raw`.
+    pub place: Place,
 }
 
 impl Default for Options {
@@ -57,6 +85,8 @@ impl Default for Options {
             intercept: Intercept::Default,
             reduction: 5,
             monitor: false,
+            entry: Entry::Firmware,
+            place: Place::default(),
         }
     }
 }
@@ -88,7 +118,8 @@ impl fmt::Display for OptionError<'_> {
             Self::UnknownKey(key) => write!(
                 f,
                 "unknown option `{key}`; known are mem, vcpus, cbit, ghcb, apic, intercept, \
-                 reduction and monitor"
+                 reduction, monitor, entry, kernel-at, params-at, cmdline-at, initrd-at and \
+                 rsdp-at"
             ),
             Self::BadValue {
                 key,
@@ -158,6 +189,18 @@ impl Options {
             }
             .map(|on| self.monitor = on)
             .ok_or("on or off"),
+            "entry" => match value {
+                "firmware" => Some(Entry::Firmware),
+                "raw" => Some(Entry::Raw),
+                _ => None,
+            }
+            .map(|entry| self.entry = entry)
+            .ok_or("firmware or raw"),
+            "kernel-at" => address(value).map(|at| self.place.kernel = Some(at)),
+            "params-at" => address(value).map(|at| self.place.params = Some(at)),
+            "cmdline-at" => address(value).map(|at| self.place.command_line = Some(at)),
+            "initrd-at" => address(value).map(|at| self.place.initrd = Some(at)),
+            "rsdp-at" => address(value).map(|at| self.place.rsdp = Some(at)),
             _ => return None,
         };
         Some(result)
@@ -167,6 +210,14 @@ impl Options {
 /// A decimal number within bounds.
 fn number(text: &str, min: u64, max: u64) -> Option<u64> {
     text.parse().ok().filter(|n| (min..=max).contains(n))
+}
+
+/// A guest-physical address, in hexadecimal.
+fn address(text: &str) -> Result<u64, &'static str> {
+    let digits = text.strip_prefix("0x");
+    digits
+        .and_then(|digits| u64::from_str_radix(digits, 16).ok())
+        .ok_or("an address such as 0x140000000")
 }
 
 #[cfg(test)]
@@ -181,7 +232,8 @@ mod tests {
     #[test]
     fn every_option_is_read() {
         let text = "mem=1024 vcpus=8 cbit=47 ghcb=1 apic=x2apic intercept=all reduction=1 \
-                    monitor=on";
+                    monitor=on entry=raw kernel-at=0x1000000 params-at=0x2000 cmdline-at=0x3000 \
+                    initrd-at=0x140000000 rsdp-at=0x5000";
         let want = Options {
             mem_mib: 1024,
             vcpus: 8,
@@ -191,6 +243,14 @@ mod tests {
             intercept: Intercept::All,
             reduction: 1,
             monitor: true,
+            entry: Entry::Raw,
+            place: Place {
+                kernel: Some(0x100_0000),
+                params: Some(0x2000),
+                command_line: Some(0x3000),
+                initrd: Some(0x1_4000_0000),
+                rsdp: Some(0x5000),
+            },
         };
         assert_eq!(Options::parse(text), Ok(want));
     }
@@ -219,6 +279,9 @@ mod tests {
             "reduction=64",
             "monitor=1",
             "mem=-64",
+            "entry=bios",
+            "kernel-at=1000",
+            "rsdp-at=0x",
         ] {
             assert!(
                 matches!(Options::parse(bad), Err(OptionError::BadValue { .. })),

@@ -505,6 +505,38 @@ pub fn is_data(port: u16) -> bool {
     port == DATA || port == SELECTOR
 }
 
+/// A file of QEMU's.
+pub struct File {
+    key: u16,
+    /// Its bytes.
+    pub size: usize,
+}
+
+/// Finds a file in the physical device's directory.
+pub fn find<P: Platform>(platform: &P, wanted: &[u8]) -> Option<File> {
+    let mut count = [0; 4];
+    select(platform, key::FILE_DIR);
+    read_physical(platform, &mut count);
+    let entries = (0..u32::from_be_bytes(count)).map(|_| {
+        let mut entry = [0; ENTRY];
+        read_physical(platform, &mut entry);
+        entry
+    });
+    let entry = entries
+        .take(MAX_FILES)
+        .find(|entry| name(entry) == wanted)?;
+    Some(File {
+        key: u16::from_be_bytes([entry[4], entry[5]]),
+        size: u32::from_be_bytes([entry[0], entry[1], entry[2], entry[3]]) as usize,
+    })
+}
+
+/// Reads a file from its start.
+pub fn read_file<P: Platform>(platform: &P, file: &File, buf: &mut [u8]) {
+    select(platform, file.key);
+    read_physical(platform, buf);
+}
+
 fn select<P: Platform>(platform: &P, key: u16) {
     platform.port_out(SELECTOR, 2, key.into());
 }

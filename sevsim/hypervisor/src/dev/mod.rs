@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Devices that the hypervisor answers itself, or through which it looks at what passes.
 
+pub mod acpi;
 pub mod acpi_pm;
 pub mod apic;
 pub mod cmos;
