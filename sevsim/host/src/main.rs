@@ -11,6 +11,7 @@ mod apic;
 mod clock;
 mod console;
 mod cpu;
+mod direct;
 mod exceptions;
 mod memory;
 mod multiboot;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Taking the machine over: options, memory, modules, the other CPUs, the VM.
 
+use hypervisor::Entry;
 use hypervisor::Options;
 use hypervisor::Vm;
 use machine::firmware;
@@ -11,10 +12,10 @@ use machine::npt;
 use crate::apic;
 use crate::clock;
 use crate::cpu;
+use crate::direct;
 use crate::fatal;
 use crate::log;
 use crate::memory;
-use crate::memory::direct;
 use crate::memory::LARGE;
 use crate::multiboot::Info;
 use crate::multiboot::Module;
@@ -101,7 +102,7 @@ fn keep(module: Module) -> &'static [u8] {
     let copy = pages::take(module.len, 4096);
     memory::copy(module.start, copy, module.len);
     // SAFETY: hidden memory that nobody else has; it lives as long as the machine.
-    unsafe { core::slice::from_raw_parts(direct(copy), module.len as usize) }
+    unsafe { core::slice::from_raw_parts(memory::direct(copy), module.len as usize) }
 }
 
 /// Takes the machine over from the loader and sets the VM up.
@@ -112,8 +113,18 @@ pub fn take_over(info: u64) {
         Err(error) => fatal!("{error}"),
     };
     let modules = Modules::find(info);
-    let Some(firmware) = modules.firmware else {
-        fatal!("no firmware: QEMU's -initrd needs a module `OVMF.fd firmware`");
+    let raw = options.entry == Entry::Raw;
+    let Some(boots) = (if raw {
+        modules.kernel
+    } else {
+        modules.firmware
+    }) else {
+        let tag = if raw {
+            "bzImage kernel"
+        } else {
+            "OVMF.fd firmware"
+        };
+        fatal!("nothing to start: QEMU's -initrd needs a module `{tag}`");
     };
     let mem = options.mem_mib << 20;
     let low = mem.min(LOW_MAX);
@@ -128,7 +139,7 @@ pub fn take_over(info: u64) {
     cpu::out8(0x21, 0xff);
     cpu::out8(0xa1, 0xff);
 
-    let firmware = keep(firmware);
+    let firmware = if raw { &[] } else { keep(boots) };
     let layout = Layout {
         low,
         high,
@@ -138,7 +149,7 @@ pub fn take_over(info: u64) {
         flash_copy: memory::physical(firmware.as_ptr()),
         flash_shared: pages::take(4096, 4096),
     };
-    if firmware.len() % 4096 != 0 || firmware.is_empty() {
+    if firmware.len() % 4096 != 0 {
         fatal!("the firmware image is no whole number of 4 KiB pages");
     }
     let host = Host {
@@ -155,7 +166,7 @@ pub fn take_over(info: u64) {
 
     let reset_vector = firmware::reset_vector(firmware);
     if reset_vector.is_none() && options.vcpus > 1 {
-        fatal!("the firmware has no SEV-ES reset block, so it can start one vCPU only");
+        fatal!("no firmware with a SEV-ES reset block, so the guest can have one vCPU only");
     }
     let Ok(private_map) = npt::private_map(&mut pages::Tables, &layout) else {
         fatal!("not enough hidden memory for page tables: give QEMU a larger -m");
@@ -167,6 +178,8 @@ pub fn take_over(info: u64) {
         options.cbit,
         host.tsc_khz
     );
+    let memory = Memory { layout };
+    let direct = raw.then(|| direct::launch(&host, &memory, &options));
     let vm = match Vm::new(host, options) {
         Ok(vm) => vm,
         Err(error) => fatal!("{error}"),
@@ -174,12 +187,13 @@ pub fn take_over(info: u64) {
     let (iopm, msrpm) = vcpu::permission_maps();
     world::set(World {
         vm,
-        memory: Memory { layout },
+        memory,
         cbit: 1 << options.cbit,
         private_map,
         iopm,
         msrpm,
         reset_vector,
+        direct,
     });
 }
 

@@ -2,6 +2,7 @@
 //! What all CPUs share: the VM, the guest's memory, the tables that are the same for each vCPU.
 
 use hypervisor::Vm;
+use machine::direct::Plan;
 use machine::firmware::ResetVector;
 use machine::layout::Layout;
 use machine::layout::Place;
@@ -31,6 +32,8 @@ pub struct World {
     pub msrpm: u64,
     /// Where APs start; `None` if the firmware has no SEV-ES reset block.
     pub reset_vector: Option<ResetVector>,
+    /// How the guest was launched without firmware.
+    pub direct: Option<Plan>,
 }
 
 static WORLD: Once<World> = Once::new();

@@ -24,6 +24,16 @@ pub enum Intercept {
     All,
 }
 
+/// How the kernel is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Entry {
+    /// By the UEFI firmware, as an EFI application
+    Firmware,
+    /// Without firmware: sevsim puts it into memory and starts it at its 64-bit entry. With
+    /// --plain: by QEMU's BIOS, at its 32-bit entry
+    Raw,
+}
+
 const AFTER_HELP: &str = "\
 Exit status:
     0  success: the guest did what was expected and powered off
@@ -65,6 +75,10 @@ pub struct Cli {
     /// the disk
     #[arg(long, value_name = "FILE")]
     pub kernel: Option<PathBuf>,
+
+    /// How the kernel is started
+    #[arg(long, value_enum, default_value_t = Entry::Firmware, requires_if("raw", "kernel"))]
+    pub entry: Entry,
 
     /// Initramfs for the kernel
     #[arg(long, value_name = "FILE", requires = "kernel")]

@@ -9,6 +9,7 @@ use std::process::Command;
 
 use crate::cli::Apic;
 use crate::cli::Cli;
+use crate::cli::Entry;
 use crate::cli::Intercept;
 use crate::setup::file_sizes;
 use crate::setup::Config;
@@ -25,7 +26,10 @@ const NOT_IN_TCG: &str = "-pcid,-invpcid,-fxsr-opt,-misalignsse,-osvw,-topoext,-
 
 /// Links in `files/`: name there, and the file meant.
 pub fn links(cli: &Cli) -> Vec<(&'static str, std::path::PathBuf)> {
-    let mut links = vec![("firmware", cli.firmware.clone())];
+    let mut links = Vec::new();
+    if cli.entry == Entry::Firmware {
+        links.push(("firmware", cli.firmware.clone()));
+    }
     if !cli.plain {
         links.push(("sevsim", cli.sevsim.clone()));
     }
@@ -56,6 +60,9 @@ pub fn sevsim_options(cli: &Cli) -> String {
         "mem={} vcpus={} cbit={} ghcb={} apic={apic} intercept={intercept} reduction={}",
         cli.memory, cli.vcpus, cli.cbit, cli.ghcb_version, cli.reduction
     );
+    if cli.entry == Entry::Raw {
+        text += " entry=raw";
+    }
     for option in &cli.options {
         text += " ";
         text += option;
@@ -109,7 +116,9 @@ pub fn arguments(config: &Config) -> Vec<String> {
         add(&["-device", "ide-hd,drive=disk,bootindex=1"]);
     }
     if cli.plain {
-        add(&["-bios", "files/firmware"]);
+        if cli.entry == Entry::Firmware {
+            add(&["-bios", "files/firmware"]);
+        }
         if cli.kernel.is_some() {
             add(&["-kernel", "files/kernel", "-append", &config.cmdline]);
         }
@@ -129,7 +138,10 @@ pub fn arguments(config: &Config) -> Vec<String> {
 
 /// Multiboot modules: file name, blank, what it is.
 fn modules(cli: &Cli) -> String {
-    let mut modules = vec!["files/firmware firmware"];
+    let mut modules = Vec::new();
+    if cli.entry == Entry::Firmware {
+        modules.push("files/firmware firmware");
+    }
     if cli.kernel.is_some() {
         modules.push("files/kernel kernel");
         modules.push("files/cmdline cmdline");

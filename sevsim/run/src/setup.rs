@@ -8,6 +8,7 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use crate::cli::Cli;
+use crate::cli::Entry;
 use crate::ktap::KnownFailures;
 use crate::verdict::Expect;
 
@@ -75,6 +76,13 @@ pub fn check_numbers(cli: &Cli, host: u64) -> Result<(), SetupError> {
             "{} vCPUs are not possible: choose 1 to {MAX_VCPUS} (--vcpus)",
             cli.vcpus
         ));
+    }
+    if cli.entry == Entry::Raw && !cli.plain && cli.vcpus > 1 {
+        return fail(
+            "without firmware nobody tells where other vCPUs start: choose --vcpus 1 with \
+             --entry raw"
+                .into(),
+        );
     }
     if cli.memory < MIN_MEMORY {
         return fail(format!(
@@ -246,8 +254,10 @@ pub fn configure(mut cli: Cli) -> Result<Config, SetupError> {
         let hint = "build it with 'make sevsim', or name it with --sevsim";
         cli.sevsim = check_file("sevsim's image", &cli.sevsim, hint)?;
     }
-    let hint = "install the package ovmf, or name it with --firmware";
-    cli.firmware = check_file("the firmware", &cli.firmware, hint)?;
+    if cli.entry == Entry::Firmware {
+        let hint = "install the package ovmf, or name it with --firmware";
+        cli.firmware = check_file("the firmware", &cli.firmware, hint)?;
+    }
     if let Some(kernel) = &cli.kernel {
         let hint = "build one with 'make LLVM=1', or name another with --kernel";
         cli.kernel = Some(check_file("the kernel", kernel, hint)?);

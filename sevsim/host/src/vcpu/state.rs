@@ -5,6 +5,7 @@ use core::fmt;
 
 use hypervisor::MAX_VCPUS;
 use machine::delivery::Tasks;
+use machine::direct;
 use machine::npt::Tables;
 use machine::reset;
 use machine::vmcb::Event;
@@ -15,7 +16,6 @@ use super::stats::Stats;
 use crate::cpu;
 use crate::fatal;
 use crate::memory;
-use crate::memory::direct;
 use crate::pages;
 use crate::world::World;
 
@@ -80,7 +80,7 @@ impl Vcpu {
             fatal!("not enough hidden memory for page tables: give QEMU a larger -m");
         };
         let pa = pages::take(size_of::<Self>() as u64, 4096);
-        let at = direct(pa).cast::<Self>();
+        let at = memory::direct(pa).cast::<Self>();
         let mut vmcb = reset::vmcb();
         if index != 0 {
             if let Some(vector) = world.reset_vector {
@@ -90,6 +90,11 @@ impl Vcpu {
         super::control::set_up(&mut vmcb.control, options, world, tables.private_root);
         let mut regs = Regs::default();
         regs.saved[2] = reset::SIGNATURE;
+        if let Some(plan) = &world.direct {
+            direct::start(&mut vmcb.save, plan, world.cbit);
+            // RSI.
+            regs.saved[3] = plan.params.start;
+        }
         let scratch = vmcb.clone();
         let scratch_pa = pa + core::mem::offset_of!(Self, scratch) as u64;
         // SAFETY: fresh memory of the right size and alignment that nobody else knows.
@@ -111,6 +116,7 @@ impl Vcpu {
                 cbit_active: false,
                 stats: Stats::of(index),
             });
+            (*at).update_paging();
         }
         let host_save = pa + core::mem::offset_of!(Self, host_save) as u64;
         if !cpu::wrmsr(VM_HSAVE_PA, host_save) {
