@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Host tests of what is pure in the early boot code.
+//!
+//! The code is included as the kernel includes it, by path; the tests are modules of this crate,
+//! since everything there is `pub(crate)`.
+
+#[path = "../../../arch-x86-sev/boot/compressed/paging/mod.rs"]
+#[allow(dead_code)]
+mod paging;
+
+#[cfg(test)]
+mod identity_map;
