@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Exceptions of the decompressor: the IDT, NMIs, and #VC exceptions of SEV-ES guests.
+//!
+//! The decompressor runs identity-mapped at any address, on one CPU, with interrupts off. It has
+//! two IDTs, one after the other in the same place. Stage 1 is for the time before the decompressor
+//! has moved itself: only #VC, by the MSR protocol, with no state but what is in `.data` (`.bss` is
+//! cleared later). Stage 2 adds page faults, from which the identity map is made, and #VC with a
+//! GHCB. An EFI stub boot goes through neither: it jumps to the decompressed kernel from under the
+//! firmware's IDT.
+//!
+//! The object is position-independent and has no core and no panic handler behind it; see
+//! Makefile.rust.
+
+#[path = "exceptions/c.rs"]
+mod c;
+#[path = "exceptions/idt.rs"]
+mod idt;
+#[path = "exceptions/nmi.rs"]
+mod nmi;

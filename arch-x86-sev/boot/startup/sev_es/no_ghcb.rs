@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! #VC exceptions while there is no GHCB: only CPUID, by the MSR protocol.
+//!
+//! For code that runs before the kernel is relocated: stage 1 of the decompressor and the startup
+//! code include this.
+
+use core::{
+    ffi::c_void,
+    ptr::null_mut, //
+};
+
+use super::{
+    ghcb_msr::{
+        terminate,
+        GhcbMsr, //
+    },
+    proto::{
+        msr_protocol::{
+            self,
+            Termination, //
+        },
+        CpuidLeaf,
+        Error,
+        ExitCode,
+        Regs,
+        Result, //
+    }, //
+};
+
+/// CPUID, the first byte lowest.
+const OPCODE_CPUID: u16 = 0xa20f;
+/// Result of `snp_cpuid()`: there is no table.
+const EOPNOTSUPP: i32 = 95;
+
+/// `struct cpuid_leaf` of asm/sev.h.
+#[repr(C)]
+pub(crate) struct CLeaf {
+    function: u32,
+    index: u32,
+    eax: u32,
+    ebx: u32,
+    ecx: u32,
+    edx: u32,
+}
+
+impl From<&CpuidLeaf> for CLeaf {
+    #[inline(always)]
+    fn from(leaf: &CpuidLeaf) -> CLeaf {
+        CLeaf {
+            function: leaf.function,
+            index: leaf.index,
+            eax: leaf.eax,
+            ebx: leaf.ebx,
+            ecx: leaf.ecx,
+            edx: leaf.edx,
+        }
+    }
+}
+
+impl From<&CLeaf> for CpuidLeaf {
+    #[inline(always)]
+    fn from(leaf: &CLeaf) -> CpuidLeaf {
+        CpuidLeaf {
+            function: leaf.function,
+            index: leaf.index,
+            eax: leaf.eax,
+            ebx: leaf.ebx,
+            ecx: leaf.ecx,
+            edx: leaf.edx,
+        }
+    }
+}
+
+/// What `snp_cpuid()` calls for leaves that the hypervisor has a part in.
+pub(crate) type AskHypervisor = unsafe extern "C" fn(context: *mut c_void, leaf: *mut CLeaf);
+
+extern "C" {
+    // sev-shared.c
+    fn snp_cpuid(ask: AskHypervisor, context: *mut c_void, leaf: *mut CLeaf) -> i32;
+}
+
+/// Looks a leaf up in the table from the SEV-SNP firmware. False if there is no table.
+///
+/// # Safety
+///
+/// `context` must be what `ask` expects.
+#[inline(always)]
+pub(crate) unsafe fn lookup(
+    ask: AskHypervisor,
+    context: *mut c_void,
+    leaf: &mut CpuidLeaf,
+) -> Result<bool> {
+    let mut c_leaf = CLeaf::from(&*leaf);
+
+    // SAFETY: By the contract of the function.
+    match unsafe { snp_cpuid(ask, context, &mut c_leaf) } {
+        0 => {
+            *leaf = CpuidLeaf::from(&c_leaf);
+            Ok(true)
+        }
+        error if error == -EOPNOTSUPP => Ok(false),
+        _ => Err(Error::Vmm),
+    }
+}
+
+/// Asks for a leaf that the table does not have all of.
+///
+/// # Safety
+///
+/// `leaf` must be valid.
+unsafe extern "C" fn ask_by_msr(_context: *mut c_void, leaf: *mut CLeaf) {
+    // SAFETY: By the contract of the function.
+    let c_leaf = unsafe { &mut *leaf };
+    let mut leaf = CpuidLeaf::from(&*c_leaf);
+
+    if msr_protocol::cpuid(&mut GhcbMsr, &mut leaf).is_err() {
+        terminate(Termination::CpuidHypervisor);
+    }
+    *c_leaf = CLeaf::from(&leaf);
+}
+
+/// Emulates CPUID.
+///
+/// # Safety
+///
+/// `regs.ip` must be the address of an instruction that is mapped.
+#[inline(always)]
+unsafe fn handle(regs: &mut Regs, exit_code: u64) -> Result {
+    if exit_code != ExitCode::Cpuid as u64 {
+        return Err(Error::Unsupported);
+    }
+
+    // SAFETY: By the contract of the function. A #VC that the hypervisor made up may come from
+    // anywhere, but always from code.
+    let opcode = unsafe { (regs.ip as *const u16).read_unaligned() };
+
+    if opcode != OPCODE_CPUID {
+        return Err(Error::DecodeFailed);
+    }
+
+    let mut leaf = CpuidLeaf {
+        function: regs.ax as u32,
+        index: regs.cx as u32,
+        ..CpuidLeaf::default()
+    };
+
+    // SAFETY: The callback does without a context.
+    if !unsafe { lookup(ask_by_msr, null_mut(), &mut leaf) }? {
+        msr_protocol::cpuid(&mut GhcbMsr, &mut leaf)?;
+    }
+    // What follows decides whether memory is encrypted. The position of the C-bit may still be
+    // wrong; it is checked elsewhere.
+    if !msr_protocol::cpuid_admits_sev(&leaf) {
+        return Err(Error::Vmm);
+    }
+
+    regs.ax = leaf.eax.into();
+    regs.bx = leaf.ebx.into();
+    regs.cx = leaf.ecx.into();
+    regs.dx = leaf.edx.into();
+    regs.ip = regs.ip.wrapping_add(2);
+    Ok(())
+}
+
+/// Handles a #VC exception while there is no GHCB. What is not handled ends the guest.
+///
+/// # Safety
+///
+/// Called by the entry code only, with the interrupted registers.
+#[no_mangle]
+unsafe extern "C" fn do_vc_no_ghcb(regs: *mut Regs, exit_code: u64) {
+    // SAFETY: By the contract of the function.
+    if unsafe { handle(&mut *regs, exit_code) }.is_err() {
+        terminate(Termination::General);
+    }
+}
