@@ -11,6 +11,10 @@ use hypervisor::Platform;
 use hypervisor::Stop;
 use machine::delivery;
 use machine::delivery::Outcome;
+use machine::event;
+use machine::event::Event;
+use machine::event::Meeting;
+use machine::event::PAGE_FAULT;
 use machine::exit;
 use machine::insn;
 use machine::insn::Insn;
@@ -20,7 +24,6 @@ use machine::paging::Paging;
 use machine::paging::Want;
 use machine::paging::Who;
 use machine::vmcb::bits;
-use machine::vmcb::Event;
 
 use crate::cpu;
 use crate::fatal;
@@ -99,10 +102,12 @@ impl Vcpu {
             if event != Event::Nmi && vm.nmi_ready(self.index) {
                 vm.platform().kick(self.index);
             }
-            let (event, error) = event.encode();
-            self.vmcb.control.event_inj = event;
-            self.vmcb.control.event_inj_error = error;
-            self.injected_at = (self.vmcb.save.rip, self.vmcb.save.rsp);
+            let (field, error) = event.encode();
+            let control = &mut self.vmcb.control;
+            control.event_inj = field;
+            control.event_inj_error = error;
+            // QEMU would take an exception that occurs on the way as a first one.
+            control.exceptions |= event.critical();
         }
         self.stats.enter();
         self.switch();
@@ -111,16 +116,12 @@ impl Vcpu {
 
     /// Handles the exit that ended [`Vcpu::enter`].
     fn handle(&mut self) {
-        let control = &self.vmcb.control;
+        let control = &mut self.vmcb.control;
         let (code, info1, info2) = (control.exit_code, control.exit_info1, control.exit_info2);
+        // An event whose delivery the exit cut short is still due.
+        self.pending = Event::interrupted(control.exit_int_info, control.exit_int_error);
+        control.exceptions &= !event::CRITICAL;
         self.stats.count(code);
-        // A nested fault while an event was being delivered: the event is still due. QEMU reports
-        // the last injected event in EXITINTINFO whether or not it got through.
-        let again =
-            code == exit::NPF && self.injected_at == (self.vmcb.save.rip, self.vmcb.save.rsp);
-        if !again {
-            self.pending = None;
-        }
         self.notice_cr3();
         match code {
             exit::VMMCALL => self.vmmcall(),
@@ -145,13 +146,10 @@ impl Vcpu {
             exit::CR0_SEL_WRITE | exit::WRITE_CR4 | exit::INVLPG => self.control_register(),
             // EFER.SVME is 0 as far as the guest can tell.
             exit::VMRUN..=exit::SKINIT | exit::INVLPGA => self.inject(Event::UD),
-            exit::SHUTDOWN => stop::end(
-                Verdict::TripleFault,
-                format_args!(
-                    "triple-fault vcpu={} rip={:#x}",
-                    self.index, self.vmcb.save.rip
-                ),
-            ),
+            exit::EXCEPTION..=exit::EXCEPTION_LAST => {
+                self.exception((code - exit::EXCEPTION) as u8, info1 as u32, info2);
+            }
+            exit::SHUTDOWN => self.shutdown(),
             _ => fatal!(
                 "vCPU {}: exit {code:#x} info1={info1:#x} info2={info2:#x} {}",
                 self.index,
@@ -171,10 +169,15 @@ impl Vcpu {
     /// Makes the exit a #VC of the guest.
     fn vc(&mut self, code: u64) {
         self.stats.vc();
-        // If an event was due again, it is not before this exception: the guest got to the
-        // instruction once more.
-        self.pending = None;
         self.vmcb.control.int_state = 0;
+        // An access to a device while an event is delivered.
+        if let Some(first) = self.pending.take() {
+            match first.meets(delivery::VECTOR) {
+                Meeting::Second => (),
+                Meeting::DoubleFault => return self.inject(Event::DF),
+                Meeting::Shutdown => self.shutdown(),
+            }
+        }
         let world = self.world;
         let tasks = state::TaskRegisters {
             scratch: self.scratch_pa,
@@ -199,6 +202,33 @@ impl Vcpu {
                 )
             }
         }
+    }
+
+    /// An exception that is intercepted since another one was injected.
+    fn exception(&mut self, vector: u8, error: u32, address: u64) {
+        let Some(first) = self.pending.take() else {
+            // The first one was delivered. This one is a fault like all that are intercepted: it
+            // occurs again, and then without intercept.
+            return;
+        };
+        if vector == PAGE_FAULT {
+            self.vmcb.save.cr2 = address;
+        }
+        match first.meets(vector) {
+            Meeting::Second => self.inject(Event::fault(vector, error)),
+            Meeting::DoubleFault => self.inject(Event::DF),
+            Meeting::Shutdown => self.shutdown(),
+        }
+    }
+
+    fn shutdown(&self) -> ! {
+        stop::end(
+            Verdict::TripleFault,
+            format_args!(
+                "triple-fault vcpu={} rip={:#x}",
+                self.index, self.vmcb.save.rip
+            ),
+        )
     }
 
     /// Injects an exception at the next entry.

@@ -5,6 +5,7 @@
 //! the frame itself, with the checks of the processor. A fault on the way becomes the exception
 //! that the APM's table of double faults names, for the host to inject.
 
+use crate::event::Event;
 use crate::linear::Linear;
 use crate::paging::canonical;
 use crate::paging::Fault;
@@ -12,7 +13,6 @@ use crate::paging::GuestMemory;
 use crate::paging::Paging;
 use crate::paging::Who;
 use crate::vmcb::bits;
-use crate::vmcb::Event;
 use crate::vmcb::Save;
 use crate::vmcb::Segment;
 

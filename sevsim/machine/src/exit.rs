@@ -9,6 +9,10 @@ pub const WRITE_CR4: u64 = 0x14;
 pub const READ_DR7: u64 = 0x27;
 /// Write of DR7.
 pub const WRITE_DR7: u64 = 0x37;
+/// Exception with vector 0; the others follow up to [`EXCEPTION_LAST`].
+pub const EXCEPTION: u64 = 0x40;
+/// Exception with vector 31.
+pub const EXCEPTION_LAST: u64 = 0x5f;
 /// Physical non-maskable interrupt.
 pub const NMI: u64 = 0x61;
 /// Write of CR0 that changes more than TS and MP.
@@ -65,6 +69,7 @@ pub fn name(code: u64) -> Option<&'static str> {
         WRITE_CR4 => "cr4-write",
         READ_DR7 => "dr7-read",
         WRITE_DR7 => "dr7-write",
+        EXCEPTION..=EXCEPTION_LAST => "exception",
         NMI => "nmi",
         CR0_SEL_WRITE => "cr0-write",
         RDTSC => "rdtsc",

@@ -11,6 +11,7 @@
 
 pub mod delivery;
 pub mod direct;
+pub mod event;
 pub mod exit;
 pub mod firmware;
 pub mod insn;

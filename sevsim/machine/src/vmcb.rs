@@ -347,66 +347,8 @@ impl Control {
     }
 }
 
-/// An event for the event injection field (APM vol. 2, 15.20).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// Non-maskable interrupt.
-    Nmi,
-    /// Exception with its error code, where it has one.
-    Exception {
-        /// Vector.
-        vector: u8,
-        /// Error code.
-        error: Option<u32>,
-    },
-}
-
-impl Event {
-    /// Invalid opcode.
-    pub const UD: Self = Self::Exception {
-        vector: 6,
-        error: None,
-    };
-    /// General protection with error code 0.
-    pub const GP: Self = Self::Exception {
-        vector: 13,
-        error: Some(0),
-    };
-    /// Double fault.
-    pub const DF: Self = Self::Exception {
-        vector: 8,
-        error: Some(0),
-    };
-
-    /// The EVENTINJ field and its error code.
-    pub fn encode(self) -> (u32, u32) {
-        const VALID: u32 = 1 << 31;
-        const HAS_ERROR: u32 = 1 << 11;
-        match self {
-            Self::Nmi => (VALID | (2 << 8) | 2, 0),
-            Self::Exception {
-                vector,
-                error: None,
-            } => (VALID | (3 << 8) | u32::from(vector), 0),
-            Self::Exception {
-                vector,
-                error: Some(error),
-            } => (VALID | HAS_ERROR | (3 << 8) | u32::from(vector), error),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    #[test]
-    fn events_encode_as_the_manual_says() {
-        assert_eq!(Event::Nmi.encode(), (0x8000_0202, 0));
-        assert_eq!(Event::UD.encode(), (0x8000_0306, 0));
-        assert_eq!(Event::GP.encode(), (0x8000_0b0d, 0));
-    }
-
     #[test]
     fn intercept_bits_follow_the_exit_codes() {
         let mut control = crate::reset::vmcb().control;

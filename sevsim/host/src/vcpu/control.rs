@@ -3,12 +3,12 @@
 
 use hypervisor::Intercept;
 use hypervisor::Options;
+use machine::event::Event;
 use machine::exit;
 use machine::insn::Insn;
 use machine::paging::Paging;
 use machine::vmcb::bits;
 use machine::vmcb::Control;
-use machine::vmcb::Event;
 
 use super::state::Vcpu;
 use crate::fatal;

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The MSRs that the machine itself implements; all other intercepted ones become #VC.
 
+use machine::event::Event;
 use machine::exit;
 use machine::insn;
 use machine::insn::Insn;
 use machine::vmcb::bits;
-use machine::vmcb::Event;
 
 use super::state::Vcpu;
 

@@ -6,9 +6,9 @@ use core::fmt;
 use hypervisor::MAX_VCPUS;
 use machine::delivery::Tasks;
 use machine::direct;
+use machine::event::Event;
 use machine::npt::Tables;
 use machine::reset;
-use machine::vmcb::Event;
 use machine::vmcb::Segment;
 use machine::vmcb::Vmcb;
 
@@ -57,8 +57,6 @@ pub struct Vcpu {
     pub ghcb_msr: u64,
     /// Event to inject at the next entry.
     pub pending: Option<Event>,
-    /// RIP and RSP at the last entry that injected an event.
-    pub injected_at: (u64, u64),
     /// Nested tables.
     pub tables: Tables,
     /// CR3 that the aliases serve.
@@ -110,7 +108,6 @@ impl Vcpu {
                 scratch_pa,
                 ghcb_msr: world.vm.ghcb_msr_at_reset(),
                 pending: None,
-                injected_at: (0, 0),
                 tables,
                 aliases_cr3: 0,
                 cbit_active: false,
