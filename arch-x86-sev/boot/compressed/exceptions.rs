@@ -12,9 +12,29 @@
 //! The object is position-independent and has no core and no panic handler behind it; see
 //! Makefile.rust.
 
+#[path = "../../coco/sev/proto/mod.rs"]
+mod proto;
+
+// Everybody uses a part of these.
+#[allow(dead_code)]
+#[path = "../../coco/sev/runtime/cpu.rs"]
+mod cpu;
+#[path = "../startup/sev_es/ghcb_msr.rs"]
+mod ghcb_msr;
+#[path = "../startup/sev_es/no_ghcb.rs"]
+mod no_ghcb;
+
 #[path = "exceptions/c.rs"]
 mod c;
+#[path = "exceptions/env.rs"]
+mod env;
+#[path = "exceptions/fatal.rs"]
+mod fatal;
+#[path = "exceptions/ghcb.rs"]
+mod ghcb;
 #[path = "exceptions/idt.rs"]
 mod idt;
 #[path = "exceptions/nmi.rs"]
 mod nmi;
+#[path = "exceptions/vc.rs"]
+mod vc;

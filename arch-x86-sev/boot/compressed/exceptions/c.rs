@@ -3,6 +3,8 @@
 //! What the decompressor's C code and assembly provide. Kept in step with misc.h by hand: the
 //! generated bindings are those of the kernel proper.
 
+use core::ffi::c_char;
+
 use super::idt::{
     Descriptor,
     Gate,
@@ -23,12 +25,35 @@ extern "C" {
     // mem_encrypt.S: the SEV_STATUS MSR, 0 in other machines.
     pub(crate) static sev_status: u64;
 
-    // misc.c
+    // misc.c. Printing on a serial port raises #VC; there is no output before the console is set up.
     pub(crate) static mut spurious_nmi_count: i32;
+    pub(crate) fn __putstr(text: *const c_char);
+    pub(crate) fn __puthex(value: u64);
 
-    // sev-es.c
-    pub(crate) fn sev_es_shutdown_ghcb();
+    // error.c: prints, and stops.
+    pub(crate) fn error(message: *const c_char) -> !;
+
+    // cpuflags.c: executes CPUID when called first.
+    pub(crate) fn has_cpuflag(flag: i32) -> bool;
+
+    // ident_map_64.c: 0, or an error. They flush the caches and the TLB, and tell the hypervisor of
+    // a SEV-SNP guest.
+    pub(crate) fn set_page_decrypted(address: usize) -> i32;
+    pub(crate) fn set_page_encrypted(address: usize) -> i32;
+    pub(crate) fn set_page_non_present(address: usize) -> i32;
+
+    // sev.c: the version of the GHCB protocol.
+    pub(crate) static mut ghcb_version: u16;
 }
 
-/// Bit of `sev_status`: the registers of this guest are encrypted (APM vol. 2, 15.34.10).
+/// Bit of `sev_status` (APM vol. 2, 15.34.10): the registers of this guest are encrypted.
 pub(crate) const SEV_STATUS_ES: u64 = 1 << 1;
+/// Bit of `sev_status`: SEV-SNP.
+pub(crate) const SEV_STATUS_SNP: u64 = 1 << 2;
+/// Bit of `sev_status`: the TSC is not the hypervisor's.
+pub(crate) const SEV_STATUS_SECURE_TSC: u64 = 1 << 11;
+
+/// `X86_FEATURE_RDRAND` of asm/cpufeatures.h.
+pub(crate) const FEATURE_RDRAND: i32 = 4 * 32 + 30;
+/// `X86_FEATURE_SHSTK`.
+pub(crate) const FEATURE_SHSTK: i32 = 16 * 32 + 7;

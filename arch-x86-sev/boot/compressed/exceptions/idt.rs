@@ -8,7 +8,10 @@ use core::{
     ptr::addr_of_mut, //
 };
 
-use super::c;
+use super::{
+    c,
+    ghcb, //
+};
 
 /// Entries of the IDT: the exceptions. `BOOT_IDT_ENTRIES` of asm/desc_defs.h.
 pub(crate) const BOOT_IDT_ENTRIES: usize = 32;
@@ -165,7 +168,7 @@ unsafe extern "C" fn cleanup_exception_handling() {
     // SAFETY: An empty table is right when no exceptions are to come. Nobody uses the GHCB from here
     // on.
     unsafe {
-        c::sev_es_shutdown_ghcb();
+        ghcb::sev_es_shutdown_ghcb();
 
         let descriptor = addr_of_mut!(c::boot_idt_desc);
 
