@@ -8,12 +8,18 @@ use kernel::bindings;
 
 /// Writes the GHCB MSR and exits to the hypervisor.
 ///
-/// Nothing is between the two instructions: the MSR also belongs to nested handlers, which leave it
-/// with the same address of the GHCB, but not to code that speaks the MSR protocol.
+/// An NMI can come between the two instructions, and its handler performs exits. It leaves the page
+/// as it was, but not the MSR, in which it leaves the address of this CPU's GHCB:
+///
+/// * If `value` is that address, nothing has changed, and the exit is the intended one.
+/// * If `value` is a request of the MSR protocol, it is lost: the exit finds an invalidated GHCB,
+///   the hypervisor refuses it, and the MSR has no reply. The same is true of an NMI before the
+///   reply is read. So the MSR protocol is for code that no NMI handler can interrupt.
 ///
 /// # Safety
 ///
-/// `value` must be the address of a GHCB with a completed request, or a request of the MSR protocol.
+/// `value` must be the address of this CPU's GHCB with a completed request; or a request of the MSR
+/// protocol, when this CPU has no user of the GHCB and no NMI handler that would be one.
 #[inline(always)]
 pub(crate) unsafe fn vmgexit(value: u64) {
     // SAFETY: By the contract of the function the hypervisor gets a request that it may perform. It

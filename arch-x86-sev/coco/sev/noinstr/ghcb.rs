@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Who uses the GHCB.
+//! Use of the GHCB by C code, and by NMI_COMPLETE.
 //!
-//! There is one GHCB for each CPU, used with interrupts off. An NMI can interrupt its user and
-//! raise a #VC of its own: the nested user saves the page to a backup and restores it. One level
-//! is enough, since NMIs do not nest. Plain flags do: a nested user always unwinds before the
-//! interrupted one goes on.
+//! Rust code uses the GHCB through `GhcbGuard`, which says how users are nested. C code (SEV-SNP:
+//! page state changes, guest requests, calls of the SVSM, AP creation) is one more kind of user. It
+//! may fill any part of the page, so that as a nested user it has to save all of it, for which each
+//! CPU has one backup page. One is enough: the C code runs in task context, where it is the first
+//! user and needs no backup, and in the crash path, from which nothing of the kind comes back.
 
 use core::{
     arch::asm,
-    mem::offset_of,
+    mem::{offset_of, size_of},
     ptr::{addr_of_mut, null_mut, NonNull},
     sync::atomic::{compiler_fence, Ordering},
 };
@@ -26,6 +27,11 @@ use crate::{
 };
 
 const RFLAGS_IF: u64 = 1 << 9;
+
+extern "C" {
+    /// Users of the GHCB; per-CPU, see `GhcbGuard`.
+    static sev_es_ghcb_users: u64;
+}
 
 // The page has to be shared with the hypervisor as a whole.
 const _: () = assert!(offset_of!(bindings::sev_es_runtime_data, ghcb_page) == 0);
@@ -44,6 +50,40 @@ fn runtime_data() -> *mut bindings::sev_es_runtime_data {
     this_cpu_read!(bindings::runtime_data) as *mut bindings::sev_es_runtime_data
 }
 
+#[inline(always)]
+fn users() -> u64 {
+    this_cpu_read!(sev_es_ghcb_users)
+}
+
+/// Sets the number of users of this CPU's GHCB.
+///
+/// # Safety
+///
+/// Must be in step with who uses it.
+#[inline(always)]
+unsafe fn set_users(users: u64) {
+    // SAFETY: By the contract of the function.
+    unsafe { this_cpu_write!(sev_es_ghcb_users, 0, users) };
+}
+
+/// Copies a page of which the hypervisor can write one side at any time.
+///
+/// # Safety
+///
+/// Both must be valid, aligned to eight bytes, and not overlap.
+#[inline(always)]
+unsafe fn copy_page(to: *mut bindings::ghcb, from: *const bindings::ghcb) {
+    let (to, from) = (to.cast::<u64>(), from.cast::<u64>());
+
+    for index in 0..size_of::<bindings::ghcb>() / size_of::<u64>() {
+        // SAFETY: By the contract of the function.
+        unsafe {
+            to.add(index)
+                .write_volatile(from.add(index).read_volatile())
+        };
+    }
+}
+
 /// The GHCB of the current CPU, whoever uses it. `None` before there is one.
 #[inline(always)]
 pub(crate) fn current() -> Option<Ghcb> {
@@ -59,7 +99,7 @@ pub(crate) fn current() -> Option<Ghcb> {
     }
 }
 
-/// Takes the GHCB of the current CPU; see `GhcbGuard`, which is how Rust code does it.
+/// Takes the GHCB of the current CPU, for C code.
 ///
 /// Before the per-CPU GHCBs are set up this is the boot GHCB, or NULL before there is one.
 ///
@@ -83,25 +123,21 @@ pub(crate) unsafe extern "C" fn __sev_get_ghcb(
         }
 
         let data = runtime_data();
-        let active = addr_of_mut!((*data).ghcb_active);
         let backup_active = addr_of_mut!((*data).backup_ghcb_active);
         let ghcb = addr_of_mut!((*data).ghcb_page);
+        let users = users();
 
-        if !active.read_volatile() {
-            active.write_volatile(true);
-            compiler_fence(Ordering::SeqCst);
+        set_users(users.wrapping_add(1));
+        // Whoever comes in between from here on has to save and restore.
+        compiler_fence(Ordering::SeqCst);
+        if users == 0 {
             return ghcb;
         }
 
         if backup_active.read_volatile() {
-            // No way to go on. Mark both as unused, so that the messages can be printed.
-            active.write_volatile(false);
-            backup_active.write_volatile(false);
+            // No way to go on. The handlers of the exits that printing needs save what they use.
             instrumentation_begin();
-            bindings::panic(
-                c"Unable to handle #VC exception! GHCB and Backup GHCB are already in use"
-                    .as_char_ptr(),
-            );
+            bindings::panic(c"GHCB and backup GHCB are already in use".as_char_ptr());
         }
 
         // Mark the backup before it is written: an NMI can come in between.
@@ -110,7 +146,7 @@ pub(crate) unsafe extern "C" fn __sev_get_ghcb(
 
         let backup = addr_of_mut!((*data).backup_ghcb);
 
-        backup.copy_from_nonoverlapping(ghcb, 1);
+        copy_page(backup, ghcb);
         (*state).ghcb = backup;
         ghcb
     }
@@ -136,18 +172,20 @@ pub(crate) unsafe extern "C" fn __sev_put_ghcb(state: *mut bindings::ghcb_state)
         let data = runtime_data();
         let ghcb = addr_of_mut!((*data).ghcb_page);
 
+        let users = users();
+
         if (*state).ghcb.is_null() {
             // A VMGEXIT of user space must not find a valid request.
             if let Some(page) = NonNull::new(ghcb.cast::<GhcbPage>()) {
                 Ghcb::new(page).invalidate();
             }
-            compiler_fence(Ordering::SeqCst);
-            addr_of_mut!((*data).ghcb_active).write_volatile(false);
         } else {
-            ghcb.copy_from_nonoverlapping((*state).ghcb, 1);
+            copy_page(ghcb, (*state).ghcb);
             compiler_fence(Ordering::SeqCst);
             addr_of_mut!((*data).backup_ghcb_active).write_volatile(false);
             (*state).ghcb = null_mut();
         }
+        compiler_fence(Ordering::SeqCst);
+        set_users(users.wrapping_sub(1));
     }
 }

@@ -3,7 +3,10 @@
 //! What the core needs from its surroundings.
 
 use super::{
-    ghcb::Ghcb,
+    ghcb::{
+        Ghcb,
+        SHARED_BUFFER_SIZE, //
+    },
     insn::{
         CodeSize,
         Segment,
@@ -132,6 +135,12 @@ pub(crate) trait Env {
 
     /// Guest-physical address of [`Env::ghcb`]; called only after it.
     fn ghcb_gpa(&mut self) -> u64;
+
+    /// Bytes of the shared buffer that this handler may use, at least eight. Fewer than there are if
+    /// it interrupted a user of the GHCB.
+    fn buffer_size(&mut self) -> usize {
+        SHARED_BUFFER_SIZE
+    }
 
     /// Version of the protocol that was negotiated.
     fn ghcb_version(&self) -> u16;

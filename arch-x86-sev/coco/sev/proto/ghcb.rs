@@ -25,6 +25,7 @@ pub(crate) use self::{
     },
     page::{
         Ghcb,
+        InUse,
         Saved, //
     },
     request::{

@@ -18,6 +18,7 @@ use crate::{
     proto::{
         ghcb::{Field, Request},
         ExitCode,
+        Ghcb,
         Reply, //
     },
     vmgexit::vmgexit,
@@ -26,10 +27,8 @@ use crate::{
 /// Information word 1 of the AP jump table exit: get the address.
 const GET_JUMP_TABLE: u64 = 1;
 
-/// Performs an exit on a GHCB that the caller holds.
-fn exit(guard: &GhcbGuard, code: ExitCode, info_1: u64) -> Reply {
-    let ghcb = guard.ghcb();
-
+/// Performs an exit on a GHCB that the caller has taken.
+fn exit(ghcb: Ghcb, code: ExitCode, info_1: u64) -> Reply {
     // SAFETY: The version is constant. The request is complete when VMGEXIT is executed with the
     // address of the GHCB.
     unsafe {
@@ -51,10 +50,11 @@ fn jump_table_address() -> u64 {
     }
 
     let _interrupts = local_interrupt_disable();
-    let Some(guard) = GhcbGuard::take() else {
+    let mut guard = GhcbGuard::new();
+    let Some(ghcb) = guard.take() else {
         return 0;
     };
-    let reply = exit(&guard, ExitCode::ApJumpTable, GET_JUMP_TABLE);
+    let reply = exit(ghcb, ExitCode::ApJumpTable, GET_JUMP_TABLE);
 
     match (reply.get(Field::EXIT_INFO_1), reply.get(Field::EXIT_INFO_2)) {
         (Some(_), Some(address)) => address,
@@ -102,12 +102,13 @@ pub(crate) unsafe extern "C" fn sev_es_setup_ap_jump_table(
 /// Waits for a startup IPI.
 #[cfg(all(CONFIG_SMP, CONFIG_HOTPLUG_CPU))]
 fn hold() {
-    let Some(guard) = GhcbGuard::take() else {
+    let mut guard = GhcbGuard::new();
+    let Some(ghcb) = guard.take() else {
         return;
     };
 
     // A second word that is valid and not zero means that the IPI came.
-    while exit(&guard, ExitCode::ApResetHold, 0)
+    while exit(ghcb, ExitCode::ApResetHold, 0)
         .get(Field::EXIT_INFO_2)
         .unwrap_or(0)
         == 0

@@ -49,13 +49,14 @@ pub(crate) unsafe extern "C" fn handle_vc_boot_ghcb(regs: *mut bindings::pt_regs
     let Some(env_regs) = NonNull::new(regs) else {
         return false;
     };
-    // SAFETY: By the contract of the function; interrupts are off all along.
-    let mut env = unsafe { KernelEnv::new(env_regs) };
-    let exit_code = env.regs().orig_ax;
-    let ip = env.regs().ip;
-    let outcome = exit::handle(&mut env, exit_code);
+    let (outcome, exit_code, ip) = {
+        // SAFETY: By the contract of the function; interrupts are off all along.
+        let mut env = unsafe { KernelEnv::new(env_regs) };
+        let exit_code = env.regs().orig_ax;
+        let ip = env.regs().ip;
 
-    drop(env);
+        (exit::handle(&mut env, exit_code), exit_code, ip)
+    };
 
     let message = match outcome {
         // There is nobody who could single-step yet.

@@ -52,6 +52,17 @@ pub(crate) fn xcr0() -> u64 {
     u64::from(high) << 32 | u64::from(low)
 }
 
+/// True if interrupts are on.
+#[inline(always)]
+pub(crate) fn interrupts_enabled() -> bool {
+    const RFLAGS_IF: u64 = 1 << 9;
+    let flags: u64;
+
+    // SAFETY: Reads RFLAGS through the stack.
+    unsafe { asm!("pushfq", "pop {}", out(reg) flags, options(preserves_flags)) };
+    flags & RFLAGS_IF != 0
+}
+
 /// Reads an MSR. An intercepted one raises a nested #VC.
 ///
 /// # Safety

@@ -31,6 +31,13 @@ pub(crate) static mut boot_ghcb: *mut bindings::ghcb = null_mut();
 #[allow(non_upper_case_globals)]
 pub(crate) static mut runtime_data: *mut bindings::sev_es_runtime_data = null_mut();
 
+/// Users that a CPU's GHCB has: the running one, and those that it interrupted.
+#[no_mangle]
+#[cfg_attr(CONFIG_SMP, link_section = ".data..percpu")]
+#[cfg_attr(not(CONFIG_SMP), link_section = ".data")]
+#[allow(non_upper_case_globals)]
+pub(crate) static mut sev_es_ghcb_users: u64 = 0;
+
 /// A CPU's instance of a per-CPU variable.
 ///
 /// # Safety

@@ -37,20 +37,13 @@ use crate::{
     vmgexit::vmgexit, //
 };
 
-/// Where the GHCB of an exit comes from.
-enum Owner {
-    /// It has not been needed yet.
-    Nobody,
-    /// This handler took it.
-    Handler(GhcbGuard),
-    /// C code took it and calls into Rust.
-    Caller(Ghcb),
-}
-
 /// The interrupted context, and the GHCB while it is in use. Interrupts are off.
 pub(crate) struct KernelEnv {
     regs: NonNull<bindings::pt_regs>,
-    owner: Owner,
+    /// The GHCB of C code that took it and calls into Rust.
+    caller: Option<Ghcb>,
+    /// The GHCB that this handler took, if it needed one.
+    guard: GhcbGuard,
 }
 
 impl KernelEnv {
@@ -60,10 +53,12 @@ impl KernelEnv {
     ///
     /// For the life of the value `regs` must be valid and not be accessed otherwise, and interrupts
     /// must be off.
+    #[inline(always)]
     pub(crate) unsafe fn new(regs: NonNull<bindings::pt_regs>) -> KernelEnv {
         KernelEnv {
             regs,
-            owner: Owner::Nobody,
+            caller: None,
+            guard: GhcbGuard::new(),
         }
     }
 
@@ -75,7 +70,8 @@ impl KernelEnv {
     pub(crate) unsafe fn with_ghcb(regs: NonNull<bindings::pt_regs>, ghcb: Ghcb) -> KernelEnv {
         KernelEnv {
             regs,
-            owner: Owner::Caller(ghcb),
+            caller: Some(ghcb),
+            guard: GhcbGuard::new(),
         }
     }
 
@@ -136,23 +132,19 @@ impl Env for KernelEnv {
     }
 
     fn ghcb(&mut self) -> Ghcb {
-        loop {
-            match &self.owner {
-                Owner::Handler(guard) => return guard.ghcb(),
-                Owner::Caller(ghcb) => return *ghcb,
-                Owner::Nobody => {}
-            }
-            match GhcbGuard::take() {
-                Some(guard) => self.owner = Owner::Handler(guard),
-                // There is one before there are #VC exceptions.
-                None => {
-                    // SAFETY: Does not return.
-                    unsafe {
-                        bindings::sev_es_terminate(
-                            bindings::SEV_TERM_SET_GEN,
-                            bindings::GHCB_SEV_ES_GEN_REQ,
-                        )
-                    }
+        if let Some(ghcb) = self.caller {
+            return ghcb;
+        }
+        match self.guard.take() {
+            Some(ghcb) => ghcb,
+            // There is one before there are #VC exceptions.
+            None => {
+                // SAFETY: Does not return.
+                unsafe {
+                    bindings::sev_es_terminate(
+                        bindings::SEV_TERM_SET_GEN,
+                        bindings::GHCB_SEV_ES_GEN_REQ,
+                    )
                 }
             }
         }
@@ -163,6 +155,12 @@ impl Env for KernelEnv {
 
         // SAFETY: Computes an address from an address of the kernel's mappings.
         unsafe { bindings::sev_es_shim_pa_nodebug(page.cast()) as u64 }
+    }
+
+    fn buffer_size(&mut self) -> usize {
+        let _ = self.ghcb();
+
+        self.guard.buffer_size()
     }
 
     fn ghcb_version(&self) -> u16 {

@@ -77,18 +77,17 @@ unsafe extern "C" fn sev_es_handle_vc(regs: *mut bindings::pt_regs, exit_code: u
     let Some(regs) = NonNull::new(regs) else {
         return Verdict::new(verdict::FAIL);
     };
-    // SAFETY: By the contract of the function.
-    let mut env = unsafe { KernelEnv::new(regs) };
-    let ip = env.regs().ip;
-    let user_mode = env.regs().user_mode();
-    let outcome = {
+    // The GHCB is given back at the end of the block, before printing, which needs it for the
+    // console.
+    let (outcome, ip, user_mode) = {
+        // SAFETY: By the contract of the function.
+        let mut env = unsafe { KernelEnv::new(regs) };
+        let ip = env.regs().ip;
+        let user_mode = env.regs().user_mode();
         let _no_page_faults = NoPageFaults::new();
 
-        exit::handle(&mut env, exit_code)
+        (exit::handle(&mut env, exit_code), ip, user_mode)
     };
-
-    // Give the GHCB back before printing, which needs it for the console.
-    drop(env);
 
     let reason = match outcome {
         Outcome::Done { single_step } | Outcome::Retry { single_step } => {

@@ -41,7 +41,11 @@ struct GhcbMsr;
 
 impl MsrExchange for GhcbMsr {
     fn exchange(&mut self, request: u64) -> u64 {
-        // SAFETY: A request of the MSR protocol. The GHCB MSR exists, and is not intercepted.
+        // SAFETY: `msr_protocol` makes valid requests only. No GHCB is in use on this CPU, and no
+        // NMI handler can change the MSR before the reply is read: `setup_ghcb()`, where all
+        // exchanges come from, runs before the CPU has an IDT whose NMI handler performs exits.
+        // Should the MSR be changed nevertheless, the reply fails the check of its function. The
+        // GHCB MSR exists, and is not intercepted.
         unsafe {
             vmgexit(request);
             cpu::rdmsr(bindings::MSR_AMD64_SEV_ES_GHCB)
@@ -192,7 +196,6 @@ unsafe fn init_ghcb(data: *mut bindings::sev_es_runtime_data) {
             bindings::panic(c"Can't map GHCBs unencrypted".as_char_ptr());
         }
         ghcb.write_bytes(0, 1);
-        (*data).ghcb_active = false;
         (*data).backup_ghcb_active = false;
         (*data).dr7 = DR7_RESET;
     }

@@ -90,6 +90,8 @@ pub(crate) struct Machine {
     /// Direct accesses to a device, which would cause a #VC of their own, are fine.
     pub(crate) nested: bool,
     ghcb_taken: bool,
+    /// What `Env::buffer_size` answers.
+    pub(crate) buffer_size: usize,
 }
 
 impl Machine {
@@ -129,6 +131,7 @@ impl Machine {
             vmgexits: 0,
             nested: false,
             ghcb_taken: false,
+            buffer_size: 2032,
         };
 
         machine.pages.insert(CODE, Page::private(0x10_0000));
@@ -269,6 +272,10 @@ impl Env for Machine {
     fn ghcb_gpa(&mut self) -> u64 {
         assert!(self.ghcb_taken, "the address of a GHCB that nobody took");
         GHCB_GPA
+    }
+
+    fn buffer_size(&mut self) -> usize {
+        self.buffer_size
     }
 
     fn ghcb_version(&self) -> u16 {

@@ -250,6 +250,34 @@ fn rep_outs_goes_in_chunks_of_the_buffer() {
     }
 }
 
+/// A nested user stays in the part of the buffer that it saved, and gets there all the same.
+#[test]
+fn a_small_buffer_means_more_exits() {
+    for (bytes, width) in [
+        (vec![0xf3, 0x6e], 1u64),
+        (vec![0xf3, 0x6f], 4),
+        (vec![0xf3, 0x6c], 1),
+        (vec![0xf3, 0x6d], 4),
+    ] {
+        let mut machine = Machine::new(&bytes);
+
+        machine.buffer_size = 64;
+        machine.pages.insert(DATA, Page::private(0x20_0000));
+        machine.shared.0[0x840..0xff0].fill(0x77);
+        (machine.regs.si, machine.regs.di) = (DATA, DATA);
+        machine.regs.dx = 0x1f0;
+        machine.regs.cx = 100;
+
+        let exits = machine.complete_all(IOIO) as u64;
+
+        assert_eq!(exits, (100 * width).div_ceil(64));
+        assert_eq!(machine.regs.cx, 0);
+        assert!(machine.shared.0[0x840..0xff0]
+            .iter()
+            .all(|&byte| byte == 0x77));
+    }
+}
+
 #[test]
 fn rip_and_rf_stay_while_a_string_is_in_progress() {
     let mut machine = Machine::new(&[0xf3, 0x6e]);

@@ -9,8 +9,7 @@ use super::{
         ghcb::{
             Field,
             Request,
-            SHARED_BUFFER_OFFSET,
-            SHARED_BUFFER_SIZE, //
+            SHARED_BUFFER_OFFSET, //
         },
         insn::{
             CodeSize,
@@ -133,7 +132,7 @@ pub(crate) fn string<E: Env + ?Sized>(
 
     check_permission(env, port, insn.width)?;
 
-    let count = strings.batch((SHARED_BUFFER_SIZE as u64) >> insn.width.shift());
+    let count = strings.batch((env.buffer_size() as u64) >> insn.width.shift());
 
     if count == 0 {
         return Ok(strings.complete(env, 0));

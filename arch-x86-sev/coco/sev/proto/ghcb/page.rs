@@ -195,6 +195,85 @@ impl Ghcb {
     }
 }
 
+/// The fields that some exit, or the hypervisor's reply to it, overwrites.
+const IN_USE: [Field; 29] = {
+    let mut fields = [Field(0); 29];
+    // CPL, XSS, DR7, RIP, RSP, RAX; RCX to RBX; RBP to R15; exit code, information, scratch area;
+    // XCR0, the bitmap of valid fields, x87 state; version and usage.
+    let ranges = [
+        (0x0c8, 1),
+        (0x140, 1),
+        (0x160, 1),
+        (0x178, 1),
+        (0x1d8, 1),
+        (0x1f8, 1),
+        (0x308, 3),
+        (0x328, 11),
+        (0x390, 4),
+        (0x3e8, 4),
+        (VERSION_AND_USAGE.0, 1),
+    ];
+    let (mut range, mut next) = (0, 0);
+
+    while range < ranges.len() {
+        let (first, count) = ranges[range];
+        let mut index = 0;
+
+        while index < count {
+            fields[next] = Field(first + 8 * index);
+            next += 1;
+            index += 1;
+        }
+        range += 1;
+    }
+    assert!(next == fields.len());
+    fields
+};
+
+/// All that a user of the GHCB may have in it, saved by a nested user, but for the part of the
+/// shared buffer that the nested user does not touch.
+pub(crate) struct InUse {
+    fields: [u64; IN_USE.len()],
+    buffer: [u64; InUse::BUFFER_SIZE / 8],
+}
+
+impl InUse {
+    /// Bytes at the start of the shared buffer that are saved, and that a nested user can use: the
+    /// largest memory access of an exit, or a few elements of a string. Few, since they are copied
+    /// each time.
+    pub(crate) const BUFFER_SIZE: usize = 64;
+}
+
+impl Ghcb {
+    /// Saves what any exit, and an honest hypervisor's reply to it, overwrites.
+    #[inline]
+    pub(crate) fn save_use(self) -> InUse {
+        let mut saved = InUse {
+            fields: [0; IN_USE.len()],
+            buffer: [0; InUse::BUFFER_SIZE / 8],
+        };
+
+        for (word, field) in saved.fields.iter_mut().zip(IN_USE) {
+            *word = self.read(field);
+        }
+        for (index, word) in saved.buffer.iter_mut().enumerate() {
+            *word = self.read_buffer(index.wrapping_mul(8), Width::B8);
+        }
+        saved
+    }
+
+    /// Restores what was saved.
+    #[inline]
+    pub(crate) fn restore_use(self, saved: &InUse) {
+        for (&word, field) in saved.fields.iter().zip(IN_USE) {
+            self.write(field, word);
+        }
+        for (index, &word) in saved.buffer.iter().enumerate() {
+            self.write_buffer(index.wrapping_mul(8), word, Width::B8);
+        }
+    }
+}
+
 /// A value at any address.
 #[derive(Clone, Copy)]
 #[repr(C, packed)]
