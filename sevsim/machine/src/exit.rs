@@ -17,6 +17,8 @@ pub const EXCEPTION_LAST: u64 = 0x5f;
 pub const NMI: u64 = 0x61;
 /// Write of CR0 that changes more than TS and MP.
 pub const CR0_SEL_WRITE: u64 = 0x65;
+/// LIDT.
+pub const IDTR_WRITE: u64 = 0x6a;
 /// RDTSC.
 pub const RDTSC: u64 = 0x6e;
 /// RDPMC.
@@ -72,6 +74,7 @@ pub fn name(code: u64) -> Option<&'static str> {
         EXCEPTION..=EXCEPTION_LAST => "exception",
         NMI => "nmi",
         CR0_SEL_WRITE => "cr0-write",
+        IDTR_WRITE => "idtr-write",
         RDTSC => "rdtsc",
         RDPMC => "rdpmc",
         CPUID => "cpuid",

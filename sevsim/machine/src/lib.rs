@@ -20,4 +20,5 @@ pub mod linear;
 pub mod npt;
 pub mod paging;
 pub mod reset;
+pub mod stage;
 pub mod vmcb;
