@@ -35,6 +35,7 @@ mod clock;
 mod dev;
 mod exit;
 mod ghcb;
+mod lies;
 #[cfg(test)]
 mod mock;
 mod msr_protocol;
@@ -47,6 +48,7 @@ mod vcpu;
 mod vm;
 
 pub use dev::acpi;
+pub use lies::{Lies, Stage, What};
 pub use options::{Apic, Entry, Intercept, OptionError, Options, Place, MAX_VCPUS};
 pub use platform::{Blob, MsrFault, NotRam, Platform};
 pub use vm::{Next, SetupError, Stop, Vm};

@@ -24,15 +24,15 @@ const FEATURES_RESPONSE: u64 = 0x081;
 const TERM_REQUEST: u64 = 0x100;
 
 /// The lowest protocol version offered.
-const VERSION_MIN: u64 = 1;
+pub const VERSION_MIN: u16 = 1;
 
 /// No preferred GPA; in a registration response: refused.
 const NO_GPA: u64 = !INFO_MASK;
 
 /// SEV_INFO response: versions and the C-bit's position.
-pub fn sev_info(version_max: u16, cbit: u8) -> u64 {
-    (u64::from(version_max) << 48)
-        | (VERSION_MIN << 32)
+pub fn sev_info(versions: (u16, u16), cbit: u8) -> u64 {
+    (u64::from(versions.1) << 48)
+        | (u64::from(versions.0) << 32)
         | (u64::from(cbit) << 24)
         | SEV_INFO_RESPONSE
 }
@@ -48,7 +48,10 @@ impl<P: Platform> Vm<P> {
         vcpu.stats.msr_protocol.add(1);
         let version2 = self.options().ghcb >= 2;
         let reply = match msr & INFO_MASK {
-            SEV_INFO_REQUEST => self.ghcb_msr_at_reset(),
+            SEV_INFO_REQUEST => match self.lies().versions(vcpu.stage()) {
+                Some(versions) => sev_info(versions, self.options().cbit),
+                None => self.ghcb_msr_at_reset(),
+            },
             CPUID_REQUEST => {
                 // No subleaf can be given, nor XCR0 for leaf 0xd: both count as 0.
                 let leaf = (msr >> 32) as u32;
@@ -84,6 +87,11 @@ impl<P: Platform> Vm<P> {
                 msr
             }
         };
+        if msr & INFO_MASK != SEV_INFO_REQUEST {
+            if let Some(lie) = self.lies().msr_reply(vcpu.stage()) {
+                return (lie, Next::Resume);
+            }
+        }
         (reply, Next::Resume)
     }
 }

@@ -3,6 +3,8 @@
 
 use core::fmt;
 
+use crate::lies::{Lie, MAX_LIES};
+
 /// The most vCPUs that a VM can have.
 pub const MAX_VCPUS: usize = 8;
 
@@ -71,6 +73,8 @@ pub struct Options {
     pub entry: Entry,
     /// `kernel-at` and so on: addresses for `entry=raw`.
     pub place: Place,
+    /// `lie`: how the host deceives the guest, see `lies.rs`; may be given several times.
+    pub lies: [Option<Lie>; MAX_LIES],
 }
 
 impl Default for Options {
@@ -87,6 +91,7 @@ impl Default for Options {
             monitor: false,
             entry: Entry::Firmware,
             place: Place::default(),
+            lies: [None; MAX_LIES],
         }
     }
 }
@@ -118,8 +123,8 @@ impl fmt::Display for OptionError<'_> {
             Self::UnknownKey(key) => write!(
                 f,
                 "unknown option `{key}`; known are mem, vcpus, cbit, ghcb, apic, intercept, \
-                 reduction, monitor, entry, kernel-at, params-at, cmdline-at, initrd-at and \
-                 rsdp-at"
+                 reduction, monitor, entry, kernel-at, params-at, cmdline-at, initrd-at, \
+                 rsdp-at and lie"
             ),
             Self::BadValue {
                 key,
@@ -201,9 +206,17 @@ impl Options {
             "cmdline-at" => address(value).map(|at| self.place.command_line = Some(at)),
             "initrd-at" => address(value).map(|at| self.place.initrd = Some(at)),
             "rsdp-at" => address(value).map(|at| self.place.rsdp = Some(at)),
+            "lie" => self.add_lie(value),
             _ => return None,
         };
         Some(result)
+    }
+
+    fn add_lie(&mut self, text: &str) -> Result<(), &'static str> {
+        let lie = Lie::parse(text).ok_or("a lie such as stage1:cpuid:0x8000001f:eax:clear:0x2")?;
+        let slot = self.lies.iter_mut().find(|slot| slot.is_none());
+        *slot.ok_or("four lies at most")? = Some(lie);
+        Ok(())
     }
 }
 
@@ -233,7 +246,7 @@ mod tests {
     fn every_option_is_read() {
         let text = "mem=1024 vcpus=8 cbit=47 ghcb=1 apic=x2apic intercept=all reduction=1 \
                     monitor=on entry=raw kernel-at=0x1000000 params-at=0x2000 cmdline-at=0x3000 \
-                    initrd-at=0x140000000 rsdp-at=0x5000";
+                    initrd-at=0x140000000 rsdp-at=0x5000 lie=any:late-fault lie=stage2:vc:0x7c";
         let want = Options {
             mem_mib: 1024,
             vcpus: 8,
@@ -251,6 +264,12 @@ mod tests {
                 initrd: Some(0x1_4000_0000),
                 rsdp: Some(0x5000),
             },
+            lies: [
+                Lie::parse("any:late-fault"),
+                Lie::parse("stage2:vc:0x7c"),
+                None,
+                None,
+            ],
         };
         assert_eq!(Options::parse(text), Ok(want));
     }
@@ -282,6 +301,8 @@ mod tests {
             "entry=bios",
             "kernel-at=1000",
             "rsdp-at=0x",
+            "lie=any:truth",
+            "lie=any:vc:1 lie=any:vc:1 lie=any:vc:1 lie=any:vc:1 lie=any:vc:1",
         ] {
             assert!(
                 matches!(Options::parse(bad), Err(OptionError::BadValue { .. })),

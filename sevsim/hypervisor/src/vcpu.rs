@@ -6,6 +6,7 @@ use spin::Mutex;
 use crate::ap::Ap;
 use crate::atomic::{Bool, Word};
 use crate::exit::msr::MsrFile;
+use crate::lies::Stage;
 use crate::nmi::Nmi;
 use crate::stats::Stats;
 
@@ -23,6 +24,8 @@ pub struct Vcpu {
     pub apic: ApicShadow,
     /// What the guest last wrote to DR7 by an exit.
     pub dr7: Word,
+    /// The stage of the guest's boot, as an index of `Stage::ALL`.
+    pub stage: Word,
     /// How many complaints were logged for this vCPU.
     pub complaints: Word,
     /// INIT, SIPI and reset hold.
@@ -57,10 +60,16 @@ impl Vcpu {
             nmi: Nmi::default(),
             apic,
             dr7: Word::new(DR7_RESET),
+            stage: Word::default(),
             complaints: Word::default(),
             ap: Mutex::new(Ap::new(index == 0)),
             stats: Stats::default(),
             msrs: Mutex::new(MsrFile::default()),
         }
+    }
+
+    /// The stage of the guest's boot.
+    pub fn stage(&self) -> Stage {
+        Stage::ALL[self.stage.get() as usize]
     }
 }

@@ -11,6 +11,7 @@ use crate::dev::cmos::Cmos;
 use crate::dev::fw_cfg::FwCfg;
 use crate::dev::ioapic::IoApic;
 use crate::ghcb::Ghcb;
+use crate::lies::{Lies, Stage};
 use crate::msr_protocol;
 use crate::options::{Options, MAX_VCPUS};
 use crate::platform::Platform;
@@ -80,6 +81,7 @@ const MAX_COMPLAINTS: u64 = 16;
 pub struct Vm<P: Platform> {
     platform: P,
     options: Options,
+    lies: Lies,
     ram: Ram,
     clock: Clock,
     ap_jump_table: Word,
@@ -104,6 +106,7 @@ impl<P: Platform> Vm<P> {
             clock: Clock::start(&platform),
             platform,
             options,
+            lies: Lies::new(options.lies),
             ram,
             ap_jump_table: Word::default(),
             vcpus: core::array::from_fn(Vcpu::new),
@@ -124,9 +127,20 @@ impl<P: Platform> Vm<P> {
         &self.options
     }
 
+    /// What the host lies about.
+    pub fn lies(&self) -> &Lies {
+        &self.lies
+    }
+
+    /// The guest's boot has come to a stage, as far as the machine can tell. Only lies care.
+    pub fn enter_stage(&self, vcpu: usize, stage: Stage) {
+        self.vcpus[vcpu].stage.set(stage as u64);
+    }
+
     /// What the GHCB MSR holds when a vCPU starts (GHCB specification 2.3.1: SEV_INFO response).
     pub fn ghcb_msr_at_reset(&self) -> u64 {
-        msr_protocol::sev_info(self.options.ghcb, self.options.cbit)
+        let versions = (msr_protocol::VERSION_MIN, self.options.ghcb);
+        msr_protocol::sev_info(versions, self.options.cbit)
     }
 
     /// Handles one VMGEXIT. `cr4` is what the guest's last CR4 write trap reported.
@@ -196,6 +210,10 @@ impl<P: Platform> Vm<P> {
 
     /// Logs the statistics, one line each.
     pub fn report(&self) {
+        for (name, count) in self.lies.counts() {
+            self.platform
+                .log(format_args!("report lie name={name} count={count}"));
+        }
         for vcpu in self.vcpus() {
             let (index, stats) = (vcpu.index, &vcpu.stats);
             for (name, count) in stats.nonzero() {

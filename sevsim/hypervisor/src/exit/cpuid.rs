@@ -46,8 +46,22 @@ impl<P: Platform> Vm<P> {
         Ok(Answer::DONE)
     }
 
-    /// EAX, EBX, ECX, EDX of a leaf.
+    /// EAX, EBX, ECX, EDX of a leaf as the guest gets them.
     pub(crate) fn cpuid(
+        &self,
+        vcpu: &Vcpu,
+        leaf: u32,
+        subleaf: u32,
+        cr4: u64,
+        xcr0: u64,
+        xss: u64,
+    ) -> [u32; 4] {
+        let mut registers = self.true_cpuid(vcpu, leaf, subleaf, cr4, xcr0, xss);
+        self.lies().cpuid(vcpu.stage(), leaf, &mut registers);
+        registers
+    }
+
+    fn true_cpuid(
         &self,
         vcpu: &Vcpu,
         leaf: u32,

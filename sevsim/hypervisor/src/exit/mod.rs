@@ -63,7 +63,10 @@ impl<P: Platform> Vm<P> {
         };
         match result {
             Ok(answer) => {
-                ghcb.succeed(answer.info2);
+                match self.lies().response(vcpu.stage()) {
+                    None => ghcb.succeed(answer.info2),
+                    Some(response) => ghcb.lie(response, answer.info2),
+                }
                 answer.next
             }
             Err(fault) => {

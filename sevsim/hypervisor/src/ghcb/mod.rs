@@ -140,6 +140,11 @@ impl<'a, P: Platform> Ghcb<'a, P> {
         self.close(RESPONSE_NONE, data);
     }
 
+    /// Completes the reply with a response code that need not exist.
+    pub fn lie(mut self, response: u64, data: u64) {
+        self.close(response, data);
+    }
+
     /// Completes the reply of an exit that was not carried out.
     pub fn fail(mut self, fault: Fault) {
         self.reply = Valid::NONE;

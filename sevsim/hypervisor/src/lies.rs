@@ -1,0 +1,424 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Lies: a host that deceives its guest on purpose, so that the guest's defences can be tested.
+//!
+//! A lie is an option `lie=STAGE:WHAT`, and up to [`MAX_LIES`] of them make a hostile host out of
+//! an honest one. STAGE is the stage of the guest's boot in which the lie is told, or `any`. A real
+//! host learns the stage from the page faults and exits that it sees; here the machine tells it.
+//!
+//! | WHAT | what happens |
+//! |---|---|
+//! | `cpuid:LEAF:REGISTER:put:VALUE` | a register (`eax` to `edx`) of a CPUID leaf holds VALUE |
+//! | `cpuid:LEAF:REGISTER:clear:VALUE` | these bits of it are 0 |
+//! | `cpuid:LEAF:REGISTER:set:VALUE` | these bits of it are 1 |
+//! | `versions:MIN:MAX` | the protocol versions offered |
+//! | `msr-reply:VALUE` | every reply by the MSR protocol but that to SEV_INFO is VALUE |
+//! | `response:VALUE` | SW_EXITINFO1 of every reply in the GHCB is VALUE |
+//! | `vc:CODE`, `vc:CODE:N` | the first or Nth #VC of the stage has CODE as its error code |
+//! | `late-vc:CODE` | a #VC comes where the stage gives its IDT up, the GHCB being shut down |
+//! | `late-fault` | a page fault on the GHCB's page comes there |
+//!
+//! The first five are within a hypervisor's power. The others need the machine: they stand for
+//! errors and attacks that lead the guest to the same place, such as an intercept that no host is
+//! known to set, or a page of code that became a device.
+
+use crate::atomic::Word;
+
+/// The most lies of a run.
+pub const MAX_LIES: usize = 4;
+
+/// Stages of the guest's boot, told apart by the IDT in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Firmware and EFI stub.
+    Firmware,
+    /// Decompressor before it moves itself: CPUID by the MSR protocol.
+    Stage1,
+    /// Decompressor with its own page tables and GHCB.
+    Stage2,
+    /// The kernel at its physical address, before relocation.
+    Startup,
+    /// The kernel until the final IDT.
+    Early,
+    /// Afterwards.
+    Runtime,
+}
+
+impl Stage {
+    /// All stages, in order.
+    pub const ALL: [Self; 6] = [
+        Self::Firmware,
+        Self::Stage1,
+        Self::Stage2,
+        Self::Startup,
+        Self::Early,
+        Self::Runtime,
+    ];
+
+    /// Its name in options and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Firmware => "firmware",
+            Self::Stage1 => "stage1",
+            Self::Stage2 => "stage2",
+            Self::Startup => "startup",
+            Self::Early => "early",
+            Self::Runtime => "runtime",
+        }
+    }
+
+    /// The stage of a name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|stage| stage.name() == name)
+    }
+}
+
+/// A change of a register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// All of it.
+    Put(u32),
+    /// Bits that become 0.
+    Clear(u32),
+    /// Bits that become 1.
+    Set(u32),
+}
+
+impl Change {
+    fn apply(self, value: u32) -> u32 {
+        match self {
+            Self::Put(new) => new,
+            Self::Clear(bits) => value & !bits,
+            Self::Set(bits) => value | bits,
+        }
+    }
+}
+
+/// What is lied about; see the module for the words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// Result of CPUID.
+    Cpuid {
+        /// Leaf.
+        leaf: u32,
+        /// Register, EAX first.
+        register: usize,
+        /// Change.
+        change: Change,
+    },
+    /// Protocol versions.
+    Versions {
+        /// Lowest.
+        min: u16,
+        /// Highest.
+        max: u16,
+    },
+    /// Reply by the MSR protocol.
+    MsrReply(u64),
+    /// SW_EXITINFO1 of a reply.
+    Response(u64),
+    /// Error code of a #VC.
+    Vc {
+        /// Error code.
+        code: u32,
+        /// Which #VC of the stage, from 1.
+        nth: u64,
+    },
+    /// #VC after the GHCB's shutdown.
+    LateVc(u32),
+    /// Fault on the GHCB's page after its shutdown.
+    LateFault,
+}
+
+impl What {
+    /// Its word.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Cpuid { .. } => "cpuid",
+            Self::Versions { .. } => "versions",
+            Self::MsrReply(_) => "msr-reply",
+            Self::Response(_) => "response",
+            Self::Vc { .. } => "vc",
+            Self::LateVc(_) => "late-vc",
+            Self::LateFault => "late-fault",
+        }
+    }
+}
+
+/// One lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lie {
+    /// When; `None` is always.
+    pub stage: Option<Stage>,
+    /// What about.
+    pub what: What,
+}
+
+/// A decimal or hexadecimal number.
+fn number(text: &str) -> Option<u64> {
+    match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    }
+}
+
+fn number32(text: &str) -> Option<u32> {
+    number(text)?.try_into().ok()
+}
+
+impl Lie {
+    /// Reads what follows `lie=`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (stage, what) = text.split_once(':')?;
+        let stage = match stage {
+            "any" => None,
+            name => Some(Stage::from_name(name)?),
+        };
+        let mut words = what.split(':');
+        let what = match words.next()? {
+            "cpuid" => What::Cpuid {
+                leaf: number32(words.next()?)?,
+                register: {
+                    let name = words.next()?;
+                    let names = ["eax", "ebx", "ecx", "edx"];
+                    names.into_iter().position(|known| known == name)?
+                },
+                change: {
+                    let operation = words.next()?;
+                    let value = number32(words.next()?)?;
+                    match operation {
+                        "put" => Change::Put(value),
+                        "clear" => Change::Clear(value),
+                        "set" => Change::Set(value),
+                        _ => return None,
+                    }
+                },
+            },
+            "versions" => What::Versions {
+                min: number(words.next()?)?.try_into().ok()?,
+                max: number(words.next()?)?.try_into().ok()?,
+            },
+            "msr-reply" => What::MsrReply(number(words.next()?)?),
+            "response" => What::Response(number(words.next()?)?),
+            "vc" => What::Vc {
+                code: number32(words.next()?)?,
+                nth: match words.next() {
+                    Some(nth) => number(nth).filter(|nth| *nth != 0)?,
+                    None => 1,
+                },
+            },
+            "late-vc" => What::LateVc(number32(words.next()?)?),
+            "late-fault" => What::LateFault,
+            _ => return None,
+        };
+        words.next().is_none().then_some(Self { stage, what })
+    }
+}
+
+/// The lies of a run, and how often each was told.
+#[derive(Default)]
+pub struct Lies {
+    list: [Option<Lie>; MAX_LIES],
+    told: [Word; MAX_LIES],
+}
+
+impl Lies {
+    /// Starts with no lie told.
+    pub fn new(list: [Option<Lie>; MAX_LIES]) -> Self {
+        Self {
+            list,
+            ..Self::default()
+        }
+    }
+
+    /// The first result of `pick` for the lies of a stage. What is picked counts as told.
+    fn tell<T>(&self, stage: Stage, pick: impl Fn(What) -> Option<T>) -> Option<T> {
+        // They are put into the list one behind the other, and most runs have none.
+        for (lie, told) in self.list.iter().zip(&self.told) {
+            let lie = (*lie)?;
+            if lie.stage.is_some_and(|wanted| wanted != stage) {
+                continue;
+            }
+            if let Some(found) = pick(lie.what) {
+                told.add(1);
+                return Some(found);
+            }
+        }
+        None
+    }
+
+    /// Changes the result of CPUID.
+    pub fn cpuid(&self, stage: Stage, leaf: u32, registers: &mut [u32; 4]) {
+        for (lie, told) in self.list.iter().zip(&self.told) {
+            let Some(lie) = lie else {
+                return;
+            };
+            let now = lie.stage.is_none_or(|wanted| wanted == stage);
+            match lie.what {
+                What::Cpuid {
+                    leaf: about,
+                    register,
+                    change,
+                } if now && about == leaf => {
+                    registers[register] = change.apply(registers[register]);
+                    told.add(1);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The versions to offer, lowest and highest.
+    pub fn versions(&self, stage: Stage) -> Option<(u16, u16)> {
+        self.tell(stage, |what| match what {
+            What::Versions { min, max } => Some((min, max)),
+            _ => None,
+        })
+    }
+
+    /// The reply to give by the MSR protocol.
+    pub fn msr_reply(&self, stage: Stage) -> Option<u64> {
+        self.tell(stage, |what| match what {
+            What::MsrReply(value) => Some(value),
+            _ => None,
+        })
+    }
+
+    /// SW_EXITINFO1 to give.
+    pub fn response(&self, stage: Stage) -> Option<u64> {
+        self.tell(stage, |what| match what {
+            What::Response(value) => Some(value),
+            _ => None,
+        })
+    }
+
+    /// The error code of the stage's `nth` #VC.
+    pub fn vc(&self, stage: Stage, nth: u64) -> Option<u32> {
+        self.tell(stage, |what| match what {
+            What::Vc { code, nth: wanted } if wanted == nth => Some(code),
+            _ => None,
+        })
+    }
+
+    /// What happens where the stage gives its IDT up, once.
+    pub fn late(&self, stage: Stage) -> Option<What> {
+        let before = |what| {
+            let same = |lie: &Option<Lie>| lie.is_some_and(|lie| lie.what == what);
+            let index = self.list.iter().position(same);
+            index.is_some_and(|index| self.told[index].get() != 0)
+        };
+        self.tell(stage, |what| match what {
+            What::LateVc(_) | What::LateFault if !before(what) => Some(what),
+            _ => None,
+        })
+    }
+
+    /// Whether [`Lies::late`] may ever give something, so that the machine has to watch the IDTR.
+    pub fn watches_idt(&self) -> bool {
+        let late = |lie: &Lie| matches!(lie.what, What::LateVc(_) | What::LateFault);
+        self.list.iter().flatten().any(late)
+    }
+
+    /// Word and count of each lie.
+    pub fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        let counted = self.list.iter().zip(&self.told);
+        counted.filter_map(|(lie, told)| Some(((*lie)?.what.name(), told.get())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lies(texts: &[&str]) -> Lies {
+        let mut list = [None; MAX_LIES];
+        for (slot, text) in list.iter_mut().zip(texts) {
+            *slot = Some(Lie::parse(text).unwrap());
+        }
+        Lies::new(list)
+    }
+
+    #[test]
+    fn every_word_is_read() {
+        let read = |text| Lie::parse(text).unwrap();
+        let lie = read("stage1:cpuid:0x8000001f:eax:clear:2");
+        assert_eq!(lie.stage, Some(Stage::Stage1));
+        let what = What::Cpuid {
+            leaf: 0x8000_001f,
+            register: 0,
+            change: Change::Clear(2),
+        };
+        assert_eq!(lie.what, what);
+        assert_eq!(read("any:late-fault").stage, None);
+        assert_eq!(read("any:versions:3:4").what.name(), "versions");
+        assert_eq!(read("early:msr-reply:0xfff").what, What::MsrReply(0xfff));
+        assert_eq!(read("runtime:response:2").what, What::Response(2));
+        let vc = |nth| What::Vc { code: 0x7c, nth };
+        assert_eq!(read("stage2:vc:0x7c").what, vc(1));
+        assert_eq!(read("stage2:vc:0x7c:5").what, vc(5));
+        assert_eq!(read("stage2:late-vc:0x6e").what, What::LateVc(0x6e));
+    }
+
+    #[test]
+    fn bad_words_are_refused() {
+        for text in [
+            "",
+            "stage1",
+            "stage3:late-fault",
+            "any:cpuid:1:efx:put:0",
+            "any:cpuid:1:eax:xor:0",
+            "any:cpuid:0x100000000:eax:put:0",
+            "any:cpuid:1:eax:put",
+            "any:versions:1",
+            "any:versions:1:65536",
+            "any:vc:1:0",
+            "any:vc:x",
+            "any:late-fault:1",
+            "any:truth",
+        ] {
+            assert_eq!(Lie::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_lie_is_told_in_its_stage_only() {
+        let lies = lies(&["stage1:versions:3:4", "any:msr-reply:7"]);
+        assert_eq!(lies.versions(Stage::Stage2), None);
+        assert_eq!(lies.versions(Stage::Stage1), Some((3, 4)));
+        assert_eq!(lies.msr_reply(Stage::Runtime), Some(7));
+        assert_eq!(lies.response(Stage::Stage1), None);
+        let counts: Vec<_> = lies.counts().collect();
+        assert_eq!(counts, [("versions", 1), ("msr-reply", 1)]);
+    }
+
+    #[test]
+    fn all_lies_about_a_leaf_are_told() {
+        let lies = lies(&[
+            "any:cpuid:1:eax:put:0xff",
+            "stage2:cpuid:1:ecx:clear:0x40000000",
+            "stage2:cpuid:1:eax:set:0x100",
+        ]);
+        let told = |stage, leaf| {
+            let mut registers = [u32::MAX; 4];
+            lies.cpuid(stage, leaf, &mut registers);
+            registers
+        };
+        assert_eq!(told(Stage::Stage1, 2), [u32::MAX; 4]);
+        assert_eq!(told(Stage::Stage1, 1)[0], 0xff);
+        assert_eq!(
+            told(Stage::Stage2, 1),
+            [0x1ff, u32::MAX, 0xbfff_ffff, u32::MAX]
+        );
+    }
+
+    #[test]
+    fn events_come_once() {
+        let lies = lies(&["stage2:vc:0x7c:3", "stage2:late-vc:0x6e", "any:late-fault"]);
+        assert!(lies.watches_idt());
+        assert_eq!(lies.vc(Stage::Stage2, 2), None);
+        assert_eq!(lies.vc(Stage::Stage2, 3), Some(0x7c));
+        assert_eq!(lies.late(Stage::Stage2), Some(What::LateVc(0x6e)));
+        assert_eq!(lies.late(Stage::Stage2), Some(What::LateFault));
+        assert_eq!(lies.late(Stage::Stage2), None);
+        assert!(!self::lies(&["any:vc:1"]).watches_idt());
+    }
+}
