@@ -3,6 +3,7 @@
 
 mod control;
 mod msr;
+mod stage;
 mod state;
 mod stats;
 
@@ -144,6 +145,7 @@ impl Vcpu {
             | exit::READ_DR7
             | exit::WRITE_DR7 => self.vc(self.vc_code(code)),
             exit::CR0_SEL_WRITE | exit::WRITE_CR4 | exit::INVLPG => self.control_register(),
+            exit::IDTR_WRITE => self.idt_given_up(),
             // EFER.SVME is 0 as far as the guest can tell.
             exit::VMRUN..=exit::SKINIT | exit::INVLPGA => self.inject(Event::UD),
             exit::EXCEPTION..=exit::EXCEPTION_LAST => {
@@ -168,7 +170,7 @@ impl Vcpu {
 
     /// Makes the exit a #VC of the guest.
     fn vc(&mut self, code: u64) {
-        self.stats.vc();
+        let code = self.staged(code);
         self.vmcb.control.int_state = 0;
         // An access to a device while an event is delivered.
         if let Some(first) = self.pending.take() {
@@ -332,6 +334,7 @@ impl Vcpu {
     /// Hands the GHCB to the hypervisor.
     fn vmgexit(&mut self) {
         let vm = &self.world.vm;
+        self.stats.request(self.tracker.stage, self.ghcb_msr);
         let (msr, next) = vm.vmgexit(self.index, self.ghcb_msr, self.vmcb.save.cr4);
         self.ghcb_msr = msr;
         match next {

@@ -9,6 +9,7 @@ use machine::direct;
 use machine::event::Event;
 use machine::npt::Tables;
 use machine::reset;
+use machine::stage::Tracker;
 use machine::vmcb::Segment;
 use machine::vmcb::Vmcb;
 
@@ -63,6 +64,8 @@ pub struct Vcpu {
     pub aliases_cr3: u64,
     /// Whether the C-bit works, and so which root is in use.
     pub cbit_active: bool,
+    /// Stage of the guest's boot.
+    pub tracker: Tracker,
     /// Counters.
     pub stats: &'static Stats,
 }
@@ -111,6 +114,7 @@ impl Vcpu {
                 tables,
                 aliases_cr3: 0,
                 cbit_active: false,
+                tracker: Tracker::new(world.direct.is_none()),
                 stats: Stats::of(index),
             });
             (*at).update_paging();

@@ -6,6 +6,8 @@ use core::sync::atomic::Ordering;
 
 use hypervisor::MAX_VCPUS;
 use machine::exit;
+use machine::stage::Stage;
+use machine::stage::STAGES;
 
 use crate::cpu;
 use crate::log;
@@ -39,11 +41,51 @@ impl Counter {
     }
 }
 
+/// Counters of one stage of the guest's boot.
+struct StageStats {
+    codes: [Counter; CODES],
+    nested_faults: Counter,
+    vc: Counter,
+    msr_protocol: Counter,
+    ghcb: Counter,
+}
+
+impl StageStats {
+    const fn new() -> Self {
+        Self {
+            codes: [const { Counter::new() }; CODES],
+            nested_faults: Counter::new(),
+            vc: Counter::new(),
+            msr_protocol: Counter::new(),
+            ghcb: Counter::new(),
+        }
+    }
+
+    fn report(&self, index: usize, stage: &str) {
+        for (code, count) in nonzero(&self.codes, &self.nested_faults) {
+            let name = exit::name(code).unwrap_or("other");
+            log!("report vc vcpu={index} stage={stage} name={name} count={count}");
+        }
+    }
+}
+
+/// Code and count of what occurred.
+fn nonzero<'a>(
+    codes: &'a [Counter; CODES],
+    nested_faults: &Counter,
+) -> impl Iterator<Item = (u64, u64)> + 'a {
+    let codes = codes.iter().enumerate();
+    codes
+        .map(|(code, n)| (code as u64, n.get()))
+        .chain([(exit::NPF, nested_faults.get())])
+        .filter(|(_, count)| *count != 0)
+}
+
 /// Counters of one vCPU, written by the CPU that runs it.
 pub struct Stats {
     codes: [Counter; CODES],
     nested_faults: Counter,
-    vc: Counter,
+    stages: [StageStats; STAGES],
     fused: Counter,
     since: Counter,
     next_beat: Counter,
@@ -59,7 +101,7 @@ impl Stats {
         Self {
             codes: [const { Counter::new() }; CODES],
             nested_faults: Counter::new(),
-            vc: Counter::new(),
+            stages: [const { StageStats::new() }; STAGES],
             fused: Counter::new(),
             since: Counter::new(),
             next_beat: Counter::new(),
@@ -105,9 +147,32 @@ impl Stats {
         }
     }
 
-    /// Counts a #VC delivered.
-    pub fn vc(&self) {
-        self.vc.add(1);
+    /// Counts a #VC delivered; gives the count in its stage.
+    pub fn vc(&self, stage: Stage, code: u64) -> u64 {
+        let stage = &self.stages[stage as usize];
+        if code == exit::NPF {
+            stage.nested_faults.add(1);
+        } else if let Some(counter) = stage.codes.get(code as usize) {
+            counter.add(1);
+        }
+        stage.vc.add(1);
+        stage.vc.get()
+    }
+
+    /// Counts a VMGEXIT, by what the GHCB MSR holds.
+    pub fn request(&self, stage: Stage, ghcb_msr: u64) {
+        let stage = &self.stages[stage as usize];
+        if ghcb_msr & 0xfff == 0 {
+            stage.ghcb.add(1);
+        } else {
+            stage.msr_protocol.add(1);
+        }
+    }
+
+    /// The stages that occurred.
+    fn named_stages(&self) -> impl Iterator<Item = (&StageStats, &'static str)> {
+        let named = self.stages.iter().zip(Stage::ALL.map(Stage::name));
+        named.filter(|(stage, _)| stage.vc.get() + stage.msr_protocol.get() + stage.ghcb.get() != 0)
     }
 
     /// Counts a GHCB write and VMGEXIT that took one exit.
@@ -116,22 +181,28 @@ impl Stats {
     }
 
     fn report(&self, index: usize) {
-        let codes = self
-            .codes
-            .iter()
-            .enumerate()
-            .map(|(code, n)| (code as u64, n.get()));
         let mut total = 0;
-        for (code, count) in codes.chain([(exit::NPF, self.nested_faults.get())]) {
+        for (code, count) in nonzero(&self.codes, &self.nested_faults) {
             total += count;
-            if count != 0 {
-                let name = exit::name(code).unwrap_or("other");
-                log!("report exit vcpu={index} name={name} code={code:#x} count={count}");
-            }
+            let name = exit::name(code).unwrap_or("other");
+            log!("report exit vcpu={index} name={name} code={code:#x} count={count}");
+        }
+        let mut vc = 0;
+        for (stage, name) in self.named_stages() {
+            vc += stage.vc.get();
+            stage.report(index, name);
+        }
+        for (stage, name) in self.named_stages() {
+            log!(
+                "report stage vcpu={index} name={name} count={} msr-protocol={} ghcb={}",
+                stage.vc.get(),
+                stage.msr_protocol.get(),
+                stage.ghcb.get()
+            );
         }
         log!(
             "report machine vcpu={index} exits={total} vc={} fused={} guest-tsc={} host-tsc={}",
-            self.vc.get(),
+            vc,
             self.fused.get(),
             self.guest.get(),
             self.host.get()
