@@ -138,7 +138,8 @@ pub struct Cli {
     #[arg(long)]
     pub batch: bool,
 
-    /// What counts as success: check, poweroff, or text:TEXT (TEXT on the console, then power-off).
+    /// What counts as success: check, poweroff, text:TEXT (TEXT on the console, then power-off), or
+    /// terminate:SET:CODE (the guest asks to be terminated, for this reason).
     /// Default: check with --batch, else poweroff
     #[arg(long, value_name = "WHAT")]
     pub expect: Option<String>,

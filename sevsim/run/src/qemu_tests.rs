@@ -67,6 +67,20 @@ fn a_guest_under_sevsim() {
 }
 
 #[test]
+fn no_firmware_by_the_raw_entry() {
+    let raw = ["--entry", "raw", "--vcpus", "1", "--kernel", "k"];
+    let args = arguments(&config(&raw));
+    let modules = Some("files/kernel kernel,files/cmdline cmdline");
+    assert_eq!(value(&args, "-initrd"), modules);
+    assert!(value(&args, "-append").unwrap().ends_with(" entry=raw"));
+    let plain = arguments(&config(&[&raw[..], &["--plain"]].concat()));
+    assert_eq!(value(&plain, "-bios"), None);
+    assert_eq!(value(&plain, "-kernel"), Some("files/kernel"));
+    let links = links(&config(&raw).cli);
+    assert!(links.iter().all(|(name, _)| *name != "firmware"));
+}
+
+#[test]
 fn a_plain_guest() {
     let args = arguments(&config(&["--plain", "--kernel", "k", "--memory", "512"]));
     assert_eq!(value(&args, "-bios"), Some("files/firmware"));

@@ -145,13 +145,26 @@ pub fn parse_expect(text: Option<&str>, batch: bool) -> Result<Expect, SetupErro
         None if batch => Ok(Expect::Check),
         None | Some("poweroff") => Ok(Expect::PowerOff),
         Some("check") => Ok(Expect::Check),
-        Some(other) => match other.strip_prefix("text:") {
-            Some(text) if !text.is_empty() => Ok(Expect::Text(text.into())),
-            _ => Err(SetupError(format!(
-                "--expect takes check, poweroff or text:TEXT, not '{other}'"
-            ))),
-        },
+        Some(other) => match other.split_once(':') {
+            Some(("text", text)) if !text.is_empty() => Ok(Expect::Text(text.into())),
+            Some(("terminate", reason)) => parse_reason(reason),
+            _ => Err(()),
+        }
+        .map_err(|()| {
+            SetupError(format!(
+                "--expect takes check, poweroff, text:TEXT or terminate:SET:CODE, not '{other}'"
+            ))
+        }),
     }
+}
+
+fn parse_reason(text: &str) -> Result<Expect, ()> {
+    let (set, code) = text.split_once(':').ok_or(())?;
+    let number = |text: &str| text.parse().map_err(|_| ());
+    Ok(Expect::Terminate {
+        set: number(set)?,
+        code: number(code)?,
+    })
 }
 
 /// The kernel's command line.

@@ -76,8 +76,32 @@ fn expectations_are_parsed() {
         parse_expect(Some("text:a b"), true),
         Ok(Expect::Text("a b".into()))
     );
+    assert_eq!(
+        parse_expect(Some("terminate:1:5"), true),
+        Ok(Expect::Terminate { set: 1, code: 5 })
+    );
+    for bad in [
+        "terminate",
+        "terminate:1",
+        "terminate:1:x",
+        "terminate:1:5:6",
+    ] {
+        assert!(parse_expect(Some(bad), true).is_err(), "{bad}");
+    }
     assert!(parse_expect(Some("text:"), true).is_err());
     assert!(parse_expect(Some("nonsense"), true).is_err());
+}
+
+#[test]
+fn without_firmware_there_is_one_vcpu() {
+    let raw = ["--entry", "raw", "--kernel", "k"];
+    assert!(complaint(&raw).contains("choose --vcpus 1"));
+    let one = [&raw[..], &["--vcpus", "1"]].concat();
+    assert_eq!(check_numbers(&cli(&one), 16384), Ok(()));
+    // QEMU's BIOS starts them.
+    let plain = [&raw[..], &["--plain"]].concat();
+    assert_eq!(check_numbers(&cli(&plain), 16384), Ok(()));
+    assert!(Cli::try_parse_from(["sevsim-run", "--entry", "raw"]).is_err());
 }
 
 #[test]

@@ -14,6 +14,13 @@ pub enum Expect {
     PowerOff,
     /// The console showed this text, and the guest powered off.
     Text(String),
+    /// The guest asked to be terminated, for this reason.
+    Terminate {
+        /// Reason set.
+        set: u64,
+        /// Reason code.
+        code: u64,
+    },
 }
 
 /// Why the runner ended QEMU itself.
@@ -145,6 +152,9 @@ impl Verdict {
 /// Judges a run. The order is that of causes: a panic explains the termination request that the
 /// kernel makes after it, a request explains why there is no result of the check, and so on.
 pub fn classify(seen: &Seen, expect: &Expect, known: &KnownFailures) -> Verdict {
+    if let Some(verdict) = wanted_termination(seen, expect) {
+        return verdict;
+    }
     if let Some(panic) = &seen.panic {
         return Verdict::Panic(format!("the guest's kernel panicked: {panic}"));
     }
@@ -179,6 +189,24 @@ pub fn classify(seen: &Seen, expect: &Expect, known: &KnownFailures) -> Verdict 
         return Verdict::Reset("the guest reset its machine instead of powering off".into());
     }
     Verdict::HostFailed(host_failure(seen))
+}
+
+/// The guest asked to be terminated just as it should have. A panic that it told of before is then
+/// how it said why.
+fn wanted_termination(seen: &Seen, expect: &Expect) -> Option<Verdict> {
+    let Expect::Terminate { set, code } = *expect else {
+        return None;
+    };
+    let event = seen.log.last_act()?;
+    let asked = event.name == "terminate"
+        && event.number("set") == Some(set)
+        && event.number("code") == Some(code);
+    asked.then(|| {
+        Verdict::Success(format!(
+            "the guest asked to be terminated, set {set} code {code}: {}",
+            termination_reason(set, code)
+        ))
+    })
 }
 
 /// Verdicts that sevsim's last event alone decides.
@@ -230,6 +258,9 @@ fn judge_result(seen: &Seen, expect: &Expect, known: &KnownFailures) -> Verdict 
             Verdict::CheckFailed(format!("the guest powered off without showing \"{text}\""))
         }
         Expect::Check => judge_check(seen, &seen.ktap.judge(known)),
+        Expect::Terminate { set, code } => Verdict::CheckFailed(format!(
+            "the guest powered off instead of asking for its termination, set {set} code {code}"
+        )),
     }
 }
 

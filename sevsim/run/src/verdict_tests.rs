@@ -77,6 +77,30 @@ fn termination_is_decoded() {
 }
 
 #[test]
+fn the_wanted_termination_is_a_success() {
+    let judge = |seen: &Seen, set, code| {
+        let expect = Expect::Terminate { set, code };
+        classify(seen, &expect, &KnownFailures::default()).exit_code()
+    };
+    let mut terminated = seen();
+    terminated.log.line("sevsim: event terminate set=0 code=1");
+    assert_eq!(judge(&terminated, 0, 1), 0);
+    assert_eq!(judge(&terminated, 0, 0), 5);
+    assert_eq!(judge(&terminated, 1, 1), 5);
+    terminated.panic = Some("why".into());
+    assert_eq!(judge(&terminated, 0, 1), 0);
+    assert_eq!(judge(&terminated, 0, 0), 4);
+
+    let mut off = seen();
+    off.log.line("sevsim: event poweroff");
+    assert_eq!(judge(&off, 0, 0), 3);
+    let mut fault = seen();
+    fault.log.line("sevsim: event triple-fault vcpu=0");
+    assert_eq!(judge(&fault, 0, 0), 6);
+    assert_eq!(judge(&seen(), 0, 0), 9);
+}
+
+#[test]
 fn an_unsupported_event_is_a_termination() {
     let mut seen = seen();
     seen.log
