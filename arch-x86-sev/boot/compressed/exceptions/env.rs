@@ -20,7 +20,7 @@ use super::{
     },
     no_ghcb::{
         lookup,
-        CLeaf, //
+        cpuid_leaf, //
     },
     proto::{
         exit::cpuid,
@@ -177,7 +177,7 @@ impl Env for BootEnv {
 /// # Safety
 ///
 /// `env` must point to a `BootEnv`, and `leaf` must be valid.
-unsafe extern "C" fn ask(env: *mut c_void, leaf: *mut CLeaf) {
+unsafe extern "C" fn ask(env: *mut c_void, leaf: *mut cpuid_leaf) {
     // SAFETY: By the contract of the function.
     let (env, c_leaf) = unsafe { (&mut *env.cast::<BootEnv>(), &mut *leaf) };
     let mut leaf = CpuidLeaf::from(&*c_leaf);
@@ -185,5 +185,5 @@ unsafe extern "C" fn ask(env: *mut c_void, leaf: *mut CLeaf) {
     if cpuid::ask_hypervisor(env, &mut leaf).is_err() {
         terminate(Termination::CpuidHypervisor);
     }
-    *c_leaf = CLeaf::from(&leaf);
+    *c_leaf = cpuid_leaf::from(&leaf);
 }

@@ -33,9 +33,11 @@ const OPCODE_CPUID: u16 = 0xa20f;
 /// Result of `snp_cpuid()`: there is no table.
 const EOPNOTSUPP: i32 = 95;
 
-/// `struct cpuid_leaf` of asm/sev.h.
+/// `struct cpuid_leaf` of asm/sev.h. The name has to be C's: with CONFIG_CFI it is part of the type
+/// of a function that C code calls by pointer.
+#[allow(non_camel_case_types)]
 #[repr(C)]
-pub(crate) struct CLeaf {
+pub(crate) struct cpuid_leaf {
     function: u32,
     index: u32,
     eax: u32,
@@ -44,10 +46,10 @@ pub(crate) struct CLeaf {
     edx: u32,
 }
 
-impl From<&CpuidLeaf> for CLeaf {
+impl From<&CpuidLeaf> for cpuid_leaf {
     #[inline(always)]
-    fn from(leaf: &CpuidLeaf) -> CLeaf {
-        CLeaf {
+    fn from(leaf: &CpuidLeaf) -> cpuid_leaf {
+        cpuid_leaf {
             function: leaf.function,
             index: leaf.index,
             eax: leaf.eax,
@@ -58,9 +60,9 @@ impl From<&CpuidLeaf> for CLeaf {
     }
 }
 
-impl From<&CLeaf> for CpuidLeaf {
+impl From<&cpuid_leaf> for CpuidLeaf {
     #[inline(always)]
-    fn from(leaf: &CLeaf) -> CpuidLeaf {
+    fn from(leaf: &cpuid_leaf) -> CpuidLeaf {
         CpuidLeaf {
             function: leaf.function,
             index: leaf.index,
@@ -73,11 +75,11 @@ impl From<&CLeaf> for CpuidLeaf {
 }
 
 /// What `snp_cpuid()` calls for leaves that the hypervisor has a part in.
-pub(crate) type AskHypervisor = unsafe extern "C" fn(context: *mut c_void, leaf: *mut CLeaf);
+pub(crate) type AskHypervisor = unsafe extern "C" fn(context: *mut c_void, leaf: *mut cpuid_leaf);
 
 extern "C" {
     // sev-shared.c
-    fn snp_cpuid(ask: AskHypervisor, context: *mut c_void, leaf: *mut CLeaf) -> i32;
+    fn snp_cpuid(ask: AskHypervisor, context: *mut c_void, leaf: *mut cpuid_leaf) -> i32;
 }
 
 /// Looks a leaf up in the table from the SEV-SNP firmware. False if there is no table.
@@ -91,7 +93,7 @@ pub(crate) unsafe fn lookup(
     context: *mut c_void,
     leaf: &mut CpuidLeaf,
 ) -> Result<bool> {
-    let mut c_leaf = CLeaf::from(&*leaf);
+    let mut c_leaf = cpuid_leaf::from(&*leaf);
 
     // SAFETY: By the contract of the function.
     match unsafe { snp_cpuid(ask, context, &mut c_leaf) } {
@@ -109,7 +111,7 @@ pub(crate) unsafe fn lookup(
 /// # Safety
 ///
 /// `leaf` must be valid.
-unsafe extern "C" fn ask_by_msr(_context: *mut c_void, leaf: *mut CLeaf) {
+unsafe extern "C" fn ask_by_msr(_context: *mut c_void, leaf: *mut cpuid_leaf) {
     // SAFETY: By the contract of the function.
     let c_leaf = unsafe { &mut *leaf };
     let mut leaf = CpuidLeaf::from(&*c_leaf);
@@ -117,7 +119,7 @@ unsafe extern "C" fn ask_by_msr(_context: *mut c_void, leaf: *mut CLeaf) {
     if msr_protocol::cpuid(&mut GhcbMsr, &mut leaf).is_err() {
         terminate(Termination::CpuidHypervisor);
     }
-    *c_leaf = CLeaf::from(&leaf);
+    *c_leaf = cpuid_leaf::from(&leaf);
 }
 
 /// Emulates CPUID.
