@@ -13,6 +13,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kselftest.h"
+
 struct test {
 	const char *name;
 	void (*run)(void);
@@ -23,14 +25,10 @@ extern bool guest_is_sev;
 extern bool guest_is_sev_es;
 
 /* Ends of a test. A test that returns has passed. */
-void fail(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));
-void skip(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));
+__noreturn __printf(1, 2) void fail(const char *fmt, ...);
+__noreturn __printf(1, 2) void skip(const char *fmt, ...);
 /* A remark for the reader of the log. */
-void note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-
-#ifndef ARRAY_SIZE
-#define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
-#endif
+__printf(1, 2) void note(const char *fmt, ...);
 
 #define CHECK(cond, ...) do { if (!(cond)) fail(__VA_ARGS__); } while (0)
 

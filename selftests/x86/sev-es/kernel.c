@@ -224,7 +224,7 @@ static void firmware_variables(void)
  */
 static void device_memory_for_user(void)
 {
-	volatile uint32_t *ioapic;
+	uint32_t *ioapic;
 	int fd = open("/dev/mem", O_RDWR | O_SYNC);
 	pid_t pid;
 	int status;
@@ -238,7 +238,7 @@ static void device_memory_for_user(void)
 	pid = fork();
 	if (!pid) {
 		/* The select register keeps its index; the kernel writes it before each use. */
-		uint32_t value = ioapic[0];
+		uint32_t value = __atomic_load_n(ioapic, __ATOMIC_RELAXED);
 
 		_exit(value == 0xffffffff);
 	}

@@ -15,7 +15,6 @@
 #include <sys/wait.h>
 #include <time.h>
 
-#include "kselftest.h"
 #include "check.h"
 
 #define TEST_SECONDS	40
@@ -76,7 +75,7 @@ double now(void)
 	struct timespec time;
 
 	clock_gettime(CLOCK_MONOTONIC, &time);
-	return time.tv_sec + time.tv_nsec * 1e-9;
+	return time.tv_sec + time.tv_nsec / 1e9;
 }
 
 bool read_text(const char *path, char *buf, size_t size)

@@ -2,7 +2,6 @@
 /*
  * port.c - IN and OUT of every size and form, with and without permission.
  */
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -310,7 +309,7 @@ static void port_iopl_3(void)
 	struct outcome out;
 	struct box box;
 
-	if (iopl(0) && errno == ENOSYS)
+	if (iopl(0))
 		skip("no iopl()");
 	box_open(&box, raise_iopl);
 	regs = port_regs(&box, 0x77, SCRATCH);

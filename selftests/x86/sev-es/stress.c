@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/io.h>
@@ -15,9 +16,8 @@
 
 #define SECONDS		1.5
 
-static volatile int errors;
-static volatile unsigned long rounds;
-static volatile unsigned long ticks;
+static atomic_int errors;
+static atomic_ulong rounds, ticks;
 
 static void *worker(void *arg)
 {
@@ -36,18 +36,18 @@ static void *worker(void *arg)
 		for (unsigned int i = 0; i < 16; i++) {
 			got = cpuid(0x80000002, 0);
 			if (memcmp(&got, &want, sizeof(got)))
-				__sync_fetch_and_add(&errors, 1);
+				errors++;
 			at = rdtsc();
 			if (at <= last)
-				__sync_fetch_and_add(&errors, 1);
+				errors++;
 			last = at;
 			/* All of RAX but AL is the program's. */
 			rax = 0x1234567800000000UL | i;
 			asm volatile("outb %%al, %%dx" : "+a" (rax) : "d" (page));
 			if (rax != (0x1234567800000000UL | i))
-				__sync_fetch_and_add(&errors, 1);
+				errors++;
 		}
-		__sync_fetch_and_add(&rounds, 1);
+		rounds++;
 	}
 	return NULL;
 }

@@ -177,7 +177,7 @@ static void int80_gate(void)
 	box_close(&box);
 }
 
-static volatile struct {
+static struct {
 	int count, code, trap;
 	uint64_t rip, rax;
 } caught;
@@ -208,7 +208,7 @@ static void refused_in_is_handled(void)
 	for (int i = 0; i < 10; i++) {
 		rax = 0x1122334455667788;
 		asm volatile("leaq 1f(%%rip), %1\n1:\tinb %%dx, %%al"
-			     : "+a" (rax), "=&r" (rip) : "d" (0x80));
+			     : "+a" (rax), "=&r" (rip) : "d" (0x80) : "memory");
 		CHECK(caught.count == i + 1, "%d signals after %d faults", caught.count, i + 1);
 		CHECK(caught.code == SI_KERNEL && caught.trap == 13, "si_code %d, trap %d",
 		      caught.code, caught.trap);
