@@ -23,6 +23,7 @@
 #include <linux/printk.h>
 #include <linux/psp-sev.h>
 #include <linux/set_memory.h>
+#include <linux/smp.h>
 #include <linux/topology.h>
 
 #include <asm/init.h>
@@ -30,7 +31,6 @@
 #include <asm/msr.h>
 #include <asm/realmode.h>
 #include <asm/sev.h>
-#include <asm/smp.h>
 #include <asm/svm.h>
 
 #include "internal.h"

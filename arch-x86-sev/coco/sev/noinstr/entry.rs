@@ -7,8 +7,8 @@
 //!
 //! An exception that the emulated instruction causes is raised inside the NMI context for kernel
 //! mode: `paranoid_exit` restores the GSBASE that `paranoid_entry` saved, so nothing until then may
-//! sleep, reschedule, or move to another CPU, and the raised count of `irqentry_nmi_enter()` is what
-//! keeps the exception's handler from that. For user mode it is raised after the handler has left
+//! sleep, reschedule, or move to another CPU, and the raised count of `irqentry_nmi_enter()` keeps
+//! the exception's handler from that. For user mode it is raised after the handler has left
 //! its context, so that its handler finds what it would find if hardware had raised it.
 
 use core::arch::asm;
@@ -61,7 +61,7 @@ fn from_invalid_context(regs: *mut bindings::pt_regs) -> bool {
 unsafe fn raise(regs: *mut bindings::pt_regs, verdict: Verdict) {
     let error_code = verdict.error_code as usize;
 
-    // SAFETY: These are handlers that expect to be called by entry code, on the stack that #VC uses.
+    // SAFETY: These are handlers that expect to be called by entry code, on the stack of #VC.
     unsafe {
         match verdict.vector {
             GP => bindings::exc_general_protection(regs, error_code),

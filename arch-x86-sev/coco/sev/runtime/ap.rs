@@ -3,9 +3,9 @@
 //! Start of other CPUs through the AP jump table, and the end of a CPU that goes offline.
 //!
 //! The hypervisor cannot change the registers of a vCPU, so a startup IPI cannot make it run at an
-//! address. Instead the vCPU continues where it waits, in firmware or here, and jumps to the address
-//! in the jump table, a page that the firmware provides (GHCB specification, 4.3: AP Jump Table and
-//! AP Reset Hold).
+//! address. Instead the vCPU continues where it waits, in firmware or here, and jumps to the
+//! address in the jump table, a page that the firmware provides (GHCB specification, 4.3: AP Jump
+//! Table and AP Reset Hold).
 
 use kernel::{
     bindings,

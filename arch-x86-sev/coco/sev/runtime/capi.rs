@@ -2,8 +2,8 @@
 
 //! What the SEV-SNP code in C calls.
 //!
-//! Its callers pass a `struct es_em_ctxt` that they did not initialise, but for `regs` where that is
-//! used. So it is only handled as a pointer, and only its `fi` is written.
+//! Its callers pass a `struct es_em_ctxt` that they did not initialise, but for `regs` where that
+//! is used. So it is only handled as a pointer, and only its `fi` is written.
 
 use core::ptr::{addr_of_mut, NonNull};
 

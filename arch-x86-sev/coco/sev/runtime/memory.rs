@@ -103,7 +103,7 @@ fn lookup(address: u64) -> Option<Leaf> {
     let mut level = 0;
     let mut nx = false;
     let mut writable = false;
-    // SAFETY: IRQs are off, so that the tables stay. The result is an entry in one of them, or NULL.
+    // SAFETY: IRQs are off, so that the tables stay. The result is NULL or an entry in one of them.
     let entry = unsafe {
         let pgd = bindings::sev_es_shim_current_pgd(address as usize);
         let entry = bindings::lookup_address_in_pgd_attr(
