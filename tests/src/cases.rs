@@ -35,7 +35,7 @@ impl Kernel {
     pub fn known_failures(self) -> &'static [&'static str] {
         match self {
             Kernel::Rust => &[],
-            Kernel::C => &["c"],
+            Kernel::C => &["c", "c-debug"],
             Kernel::Debian => &["c", "debian"],
         }
     }

@@ -171,12 +171,13 @@ struct outcome box_run(struct box *box, const void *code, size_t len,
 {
 	struct outcome out = { 0 };
 	struct user_regs_struct set = *regs;
+	uint64_t at = box->code_base + box->code;
 	struct xsave before, after;
 
-	memcpy((void *)box->code, code, len);
+	memcpy((void *)at, code, len);
 	/* No room for the int3 at the end of the code area: the caller expects a fault there. */
-	if (box->code + len < BOX_CODE + BOX_CODE_SIZE)
-		*(uint8_t *)(box->code + len) = 0xcc;
+	if (at + len < BOX_CODE + BOX_CODE_SIZE)
+		*(uint8_t *)(at + len) = 0xcc;
 	set.rip = box->code;
 	fpu_fill(box, &before);
 	CHECK(!ptrace(PTRACE_SETREGS, box->pid, 0, &set), "PTRACE_SETREGS: %s", strerror(errno));

@@ -38,6 +38,8 @@ struct box {
 	struct user_regs_struct start;
 	/* Where the instruction is put; default BOX_CODE + 64. */
 	uint64_t code;
+	/* Base of the code segment, if it is not a flat one: the instruction is at that + code. */
+	uint64_t code_base;
 	/* Single-step instead of running up to the int3. */
 	bool step;
 };

@@ -23,6 +23,10 @@ struct test {
 /* What protects this guest, from the kernel's log. */
 extern bool guest_is_sev;
 extern bool guest_is_sev_es;
+extern bool handler_is_rust;
+
+/* The tests to run were chosen by name: also those that a kernel may not survive. */
+extern bool chosen_by_name;
 
 /* Ends of a test. A test that returns has passed. */
 __noreturn __printf(1, 2) void fail(const char *fmt, ...);
@@ -77,7 +81,7 @@ static inline uint64_t rdtscp(uint32_t *aux)
 }
 
 extern const struct test cpuid_tests[], tsc_tests[], port_tests[], string_tests[],
-			 string_fault_tests[], privileged_tests[], trap_tests[], hypercall_tests[],
-			 kernel_tests[], stress_tests[], log_tests[];
+			 string_fault_tests[], segment_tests[], privileged_tests[], trap_tests[],
+			 hypercall_tests[], kernel_tests[], stress_tests[], log_tests[];
 
 #endif

@@ -22,8 +22,8 @@
 enum { ENDED_PASS = 0, ENDED_FAIL = 77, ENDED_SKIP = 78 };
 
 static const struct test *const groups[] = {
-	cpuid_tests, tsc_tests, port_tests, string_tests, string_fault_tests, privileged_tests,
-	trap_tests, hypercall_tests, kernel_tests, stress_tests, log_tests,
+	cpuid_tests, tsc_tests, port_tests, string_tests, string_fault_tests, segment_tests,
+	privileged_tests, trap_tests, hypercall_tests, kernel_tests, stress_tests, log_tests,
 };
 
 /* Shared with the tests' processes. */
@@ -32,6 +32,8 @@ static const size_t reason_size = 1024;
 
 bool guest_is_sev;
 bool guest_is_sev_es;
+bool handler_is_rust;
+bool chosen_by_name;
 
 static void end_with(int status, const char *fmt, va_list args)
 {
@@ -215,7 +217,9 @@ int main(int argc, char **argv)
 	log = read_kernel_log();
 	guest_is_sev = strstr(log, "Memory Encryption Features active: AMD SEV");
 	guest_is_sev_es = strstr(log, "Memory Encryption Features active: AMD SEV SEV-ES");
+	handler_is_rust = strstr(log, "SEV-ES: #VC handler: Rust");
 	free(log);
+	chosen_by_name = argc > 1;
 
 	for (size_t g = 0; g < ARRAY_SIZE(groups); g++) {
 		for (const struct test *test = groups[g]; test->name; test++) {
