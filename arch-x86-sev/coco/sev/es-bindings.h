@@ -15,23 +15,21 @@
 #include <linux/mm.h>
 #include <linux/panic.h>
 #include <linux/printk.h>
+#include <linux/processor.h>
 #include <linux/sched/debug.h>
 #include <linux/sched/signal.h>
+#include <linux/smp.h>
 #include <linux/uaccess.h>
-
 
 #include <asm/cpu.h>
 #include <asm/cpu_entry_area.h>
 #include <asm/e820/api.h>
 #include <asm/init.h>
-#include <asm/insn-eval.h>
 #include <asm/io_bitmap.h>
-#include <asm/processor.h>
 #include <asm/realmode.h>
 #include <asm/set_memory.h>
 #include <asm/setup.h>
 #include <asm/sev.h>
-#include <asm/smp.h>
 #include <asm/svm.h>
 #include <asm/traps.h>
 #include <asm/x86_init.h>

@@ -7,14 +7,19 @@
 #define pr_fmt(fmt)	"SEV: " fmt
 
 #include <linux/entry-common.h>
+#include <linux/io.h>
+#include <linux/lockdep.h>
 #include <linux/memblock.h>
 #include <linux/mm.h>
+#include <linux/mmu_context.h>
+#include <linux/nospec.h>
 #include <linux/ratelimit.h>
 #include <linux/topology.h>
 #include <linux/uaccess.h>
 
-#include <asm/io.h>
+#include <asm/desc.h>
 #include <asm/ptrace.h>
+#include <asm/segment.h>
 #include <asm/sev.h>
 
 #include "es-shims.h"
@@ -106,6 +111,49 @@ int sev_es_shim_put_mem(unsigned long dst, unsigned int size, u64 val)
 	}
 
 	return -EINVAL;
+}
+
+size_t sev_es_shim_fetch(void *buf, unsigned long ip, size_t size)
+{
+	return size - __copy_from_user_inatomic(buf, (void __user *)ip, size);
+}
+
+/*
+ * Not get_desc(): it takes the lock of the LDT, a mutex. That is not needed to
+ * read what the CPU itself uses. An LDT is not changed, but replaced, and freed
+ * only after all CPUs that use it have taken an IPI. See load_mm_ldt().
+ */
+bool sev_es_shim_descriptor(u16 selector, u64 *desc)
+{
+	const struct desc_struct *table = get_current_gdt_ro();
+	unsigned int entries = GDT_ENTRIES;
+	unsigned int index = selector >> 3;
+
+	lockdep_assert_irqs_disabled();
+
+	if (selector & SEGMENT_TI_MASK) {
+#ifdef CONFIG_MODIFY_LDT_SYSCALL
+		struct ldt_struct *ldt = NULL;
+
+		/* Synchronizes with smp_store_release() in install_ldt(). */
+		if (current->mm)
+			ldt = READ_ONCE(current->mm->context.ldt);
+		if (!ldt)
+			return false;
+		table = ldt->entries;
+		entries = ldt->nr_entries;
+#else
+		return false;
+#endif
+	}
+
+	if (index >= entries)
+		return false;
+	index = array_index_nospec(index, entries);
+
+	static_assert(sizeof(*desc) == sizeof(*table));
+	memcpy(desc, &table[index], sizeof(*desc));
+	return true;
 }
 
 void sev_es_shim_pagefault_disable(void)

@@ -23,6 +23,12 @@ int sev_es_shim_put_mem(unsigned long dst, unsigned int size, u64 val);
 void sev_es_shim_pagefault_disable(void);
 void sev_es_shim_pagefault_enable(void);
 
+/* As many of the bytes at the interrupted instruction as can be read. */
+size_t sev_es_shim_fetch(void *buf, unsigned long ip, size_t size);
+
+/* Descriptor of a segment of the current task. Interrupts must be off. */
+bool sev_es_shim_descriptor(u16 selector, u64 *desc);
+
 /* Page table of the interrupted context. */
 pgd_t *sev_es_shim_current_pgd(unsigned long vaddr);
 

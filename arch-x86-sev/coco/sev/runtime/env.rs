@@ -103,32 +103,26 @@ impl Env for KernelEnv {
     }
 
     fn code_size(&mut self) -> Result<CodeSize> {
-        if !self.regs().user_mode() || self.regs().cs as u16 == bindings::__USER_CS as u16 {
+        if segment::is_64bit(self.regs()) {
             return Ok(CodeSize::Bits64);
         }
-        // SAFETY: These are the interrupted registers.
-        unsafe { segment::code_size(self.pt_regs()) }
+        segment::code(self.regs())?.code_size()
     }
 
     fn peek(&mut self) -> Option<u64> {
         let regs = self.regs();
 
-        if memory::bytes_in_page(regs.ip) < 8 {
-            return None;
-        }
-        if regs.user_mode() {
-            if regs.cs as u16 != bindings::__USER_CS as u16 || memory::is_kernel_address(regs.ip) {
-                return None;
-            }
-        } else if !memory::is_kernel_address(regs.ip) {
+        if memory::bytes_in_page(regs.ip) < 8
+            || !segment::is_64bit(regs)
+            || regs.user_mode() == memory::is_kernel_address(regs.ip)
+        {
             return None;
         }
         memory::get(regs.ip, Width::B8).ok()
     }
 
     fn fetch(&mut self, bytes: &mut [u8; MAX_INSN_LEN]) -> Result<usize> {
-        // SAFETY: These are the interrupted registers.
-        unsafe { fetch::fetch(self.regs, bytes) }
+        fetch::fetch(self.regs(), bytes)
     }
 
     fn ghcb(&mut self) -> Ghcb {
@@ -180,14 +174,12 @@ impl Env for KernelEnv {
     }
 
     fn linear(&mut self, segment: Segment, offset: u64, len: u64, access: Access) -> Result<u64> {
-        // SAFETY: These are the interrupted registers, and only user code can be other than 64-bit.
-        unsafe {
-            match self.code_size()? {
-                CodeSize::Bits64 => {
-                    Ok(segment::base(self.pt_regs(), segment)?.wrapping_add(offset))
-                }
-                _ => segment::legacy_linear(self.pt_regs(), segment, offset, len, access),
-            }
+        let regs = self.regs();
+
+        if segment::is_64bit(regs) {
+            Ok(segment::base_64(segment, regs.user_mode()).wrapping_add(offset))
+        } else {
+            segment::legacy_linear(regs, segment, offset, len, access)
         }
     }
 

@@ -2,10 +2,7 @@
 
 //! The bytes of the interrupted instruction.
 
-use core::{
-    ffi::c_void,
-    ptr::{addr_of_mut, NonNull},
-};
+use core::ffi::c_void;
 
 use kernel::{
     bindings,
@@ -18,34 +15,44 @@ use crate::{
         insn::MAX_INSN_LEN,
         result::{PF_FETCH, PF_USER},
         Fault,
+        Regs,
         Result, //
     },
+    segment, //
 };
 
-/// True if the instruction has to be fetched as user code's. That is so for EFI runtime services,
-/// too: they run in kernel mode, but where their page tables map user addresses.
-fn fetches_as_user(regs: &bindings::pt_regs) -> bool {
-    // SAFETY: All members of the union are valid. `current` is valid, and its active mm does not
-    // change under a #VC handler.
-    unsafe {
-        regs.__bindgen_anon_1.cs & 3 != 0
-            || (*Task::current_raw()).active_mm == addr_of_mut!(bindings::efi_mm)
+/// True if the kernel's code runs on the page tables of the EFI runtime services. They are at user
+/// addresses there.
+fn in_efi_runtime() -> bool {
+    #[cfg(CONFIG_EFI)]
+    {
+        // SAFETY: `current` is valid, and its active mm does not change under a #VC handler.
+        let active_mm = unsafe { (*Task::current_raw()).active_mm };
+
+        active_mm == &raw mut bindings::efi_mm
+    }
+    #[cfg(not(CONFIG_EFI))]
+    {
+        false
     }
 }
 
-/// Reads the instruction of user code.
-fn fetch_user(regs: &mut bindings::pt_regs, bytes: &mut [u8; MAX_INSN_LEN]) -> Result<usize> {
-    // SAFETY: The buffer holds MAX_INSN_SIZE bytes. Page faults are disabled, or cannot sleep in
-    // NMI context.
-    let len = unsafe { bindings::insn_fetch_from_user_inatomic(regs, bytes.as_mut_ptr()) };
+/// Reads the instruction of user code, or of code at user addresses.
+fn fetch_user(regs: &Regs, bytes: &mut [u8; MAX_INSN_LEN]) -> Result<usize> {
+    let address = if segment::is_64bit(regs) {
+        regs.ip
+    } else {
+        segment::code(regs)?.base().wrapping_add(regs.ip) & 0xffff_ffff
+    };
+    // SAFETY: The buffer has that length. Page faults are disabled, or cannot sleep in NMI context.
+    let len = unsafe {
+        bindings::sev_es_shim_fetch(bytes.as_mut_ptr().cast(), address as usize, MAX_INSN_LEN)
+    };
 
-    match usize::try_from(len) {
-        // Nothing could be copied.
-        Ok(0) => Err(Fault::page(regs.ip as u64, PF_FETCH | PF_USER).into()),
-        Ok(len) => Ok(len),
-        // The code segment is gone.
-        Err(_) => Err(Fault::GP.into()),
+    if len == 0 {
+        return Err(Fault::page(address, PF_FETCH | PF_USER).into());
     }
+    Ok(len.min(MAX_INSN_LEN))
 }
 
 /// Reads the instruction of kernel code, which may end at the end of what is mapped.
@@ -65,21 +72,12 @@ fn fetch_kernel(ip: u64, bytes: &mut [u8; MAX_INSN_LEN]) -> Result<usize> {
     Err(Fault::page(ip, PF_FETCH).into())
 }
 
-/// Reads up to 15 bytes at the interrupted instruction; returns how many there were.
-///
-/// # Safety
-///
-/// `regs` must be the interrupted registers, with interrupts off.
-pub(crate) unsafe fn fetch(
-    regs: NonNull<bindings::pt_regs>,
-    bytes: &mut [u8; MAX_INSN_LEN],
-) -> Result<usize> {
-    // SAFETY: By the contract of the function.
-    let regs = unsafe { &mut *regs.as_ptr() };
-
-    if fetches_as_user(regs) {
+/// Reads up to 15 bytes at the interrupted instruction; returns how many there were. Interrupts
+/// must be off.
+pub(crate) fn fetch(regs: &Regs, bytes: &mut [u8; MAX_INSN_LEN]) -> Result<usize> {
+    if regs.user_mode() || in_efi_runtime() {
         fetch_user(regs, bytes)
     } else {
-        fetch_kernel(regs.ip as u64, bytes)
+        fetch_kernel(regs.ip, bytes)
     }
 }

@@ -8,7 +8,10 @@ use kernel::prelude::*;
 mod tests {
     use core::ptr::from_ref;
 
-    use kernel::bindings;
+    use kernel::{
+        bindings,
+        interrupt::local_interrupt_disable, //
+    };
 
     use crate::{
         memory::{self, in_words},
@@ -20,22 +23,16 @@ mod tests {
             Regs,
             Width, //
         },
-        segment::{
-            allows,
-            descriptor,
-            inside,
-            LAR_BIG,
-            LAR_CODE,
-            LAR_EXPAND_DOWN,
-            LAR_NOT_SYSTEM,
-            LAR_PRESENT,
-            LAR_READABLE,
-            LAR_WRITABLE, //
-        },
+        segment::{self, Descriptor}, //
     };
 
-    const DATA: u32 = LAR_PRESENT | LAR_NOT_SYSTEM;
-    const CODE: u32 = DATA | LAR_CODE;
+    const DATA: u32 = segment::PRESENT | segment::NOT_SYSTEM;
+    const CODE: u32 = DATA | segment::CODE;
+
+    /// A descriptor with these rights, and with a limit of less than 64 KiB units.
+    fn with(rights: u32, limit: u16) -> Descriptor {
+        Descriptor(u64::from(rights) << 32 | u64::from(limit))
+    }
 
     /// A page of its own in .rodata, and one in .data.
     #[repr(align(4096))]
@@ -60,54 +57,94 @@ mod tests {
         // Rights, read, write.
         for (rights, read, write) in [
             (DATA, true, false),
-            (DATA | LAR_WRITABLE, true, true),
+            (DATA | segment::WRITABLE, true, true),
             (CODE, false, false),
-            (CODE | LAR_READABLE, true, false),
-            (LAR_NOT_SYSTEM | LAR_WRITABLE, false, false),
-            (LAR_PRESENT | LAR_WRITABLE, false, false),
+            (CODE | segment::READABLE, true, false),
+            (segment::NOT_SYSTEM | segment::WRITABLE, false, false),
+            (segment::PRESENT | segment::WRITABLE, false, false),
         ] {
-            assert_eq!(allows(rights, Access::Read), read);
-            assert_eq!(allows(rights, Access::Write), write);
+            assert_eq!(with(rights, 0).allows(Access::Read), read);
+            assert_eq!(with(rights, 0).allows(Access::Write), write);
         }
     }
 
     #[test]
     fn segment_limits() {
-        const DOWN: u32 = DATA | LAR_EXPAND_DOWN;
+        const DOWN: u32 = DATA | segment::EXPAND_DOWN;
+        const BIG_DOWN: u32 = DOWN | segment::BIG;
+        /// The limit's upper bits, and its unit.
+        const ALL: u32 = DATA | 0xf_0000 | segment::PAGES;
 
         // Rights, limit, first byte, last byte.
         for (rights, limit, first, last, ok) in [
             (DATA, 0xfff, 0xffc, 0xfff, true),
             (DATA, 0xfff, 0xffd, 0x1000, false),
-            (DATA, u32::MAX, 0xffff_fffc, 0xffff_ffff, true),
-            (DATA, u32::MAX, 0xffff_fffd, 0x1_0000_0000, false),
+            (DATA | 0x1_0000, 0xfff, 0x1_0ffc, 0x1_0fff, true),
+            (DATA | 0x1_0000, 0xfff, 0x1_0ffd, 0x1_1000, false),
+            (DATA | segment::PAGES, 0, 0xffc, 0xfff, true),
+            (DATA | segment::PAGES, 0, 0xffd, 0x1000, false),
+            (ALL, 0xffff, 0xffff_fffc, 0xffff_ffff, true),
+            (ALL, 0xffff, 0xffff_fffd, 0x1_0000_0000, false),
             (DOWN, 0xfff, 0xfff, 0x1002, false),
             (DOWN, 0xfff, 0x1000, 0x1003, true),
             (DOWN, 0xfff, 0xfffc, 0xffff, true),
             (DOWN, 0xfff, 0xfffd, 0x1_0000, false),
-            (DOWN | LAR_BIG, 0xfff, 0xfffd, 0x1_0000, true),
+            (BIG_DOWN, 0xfff, 0xfffd, 0x1_0000, true),
             // The bit is "conforming" in a code segment.
-            (CODE | LAR_EXPAND_DOWN, 0xfff, 0, 0xfff, true),
+            (CODE | segment::EXPAND_DOWN, 0xfff, 0, 0xfff, true),
         ] {
-            assert_eq!(inside(rights, limit, first, last), ok);
+            assert_eq!(with(rights, limit).contains(first, last), ok);
+        }
+    }
+
+    #[test]
+    fn segment_bases() {
+        assert_eq!(Descriptor(0x12_00_f3_34_5678_ffff).base(), 0x1234_5678);
+        assert_eq!(
+            Descriptor(!0x12_00_00_34_5678_0000).base(),
+            !0x1234_5678 & 0xffff_ffff
+        );
+    }
+
+    #[test]
+    fn segment_code_sizes() {
+        use crate::proto::CodeSize::{Bits16, Bits32, Bits64};
+
+        for (rights, size) in [
+            (CODE, Ok(Bits16)),
+            (CODE | segment::BIG, Ok(Bits32)),
+            (CODE | segment::LONG, Ok(Bits64)),
+            (
+                CODE | segment::LONG | segment::BIG,
+                Err(Error::DecodeFailed),
+            ),
+            (DATA | segment::BIG, Err(Error::DecodeFailed)),
+            (segment::PRESENT | segment::CODE, Err(Error::DecodeFailed)),
+        ] {
+            assert_eq!(with(rights, 0).code_size(), size);
         }
     }
 
     #[test]
     fn segment_descriptors() {
-        assert_eq!(descriptor(0), None);
-        // Behind the end of the GDT.
-        assert_eq!(descriptor(0xfff8), None);
+        let _interrupts = local_interrupt_disable();
 
-        let data = descriptor(bindings::__USER_DS as u16);
+        // Behind the end of the GDT, and in an LDT that a thread of the kernel does not have.
+        assert_eq!(Descriptor::of(0xfff8), None);
+        assert_eq!(Descriptor::of(7), None);
 
-        assert_eq!(data.map(|(_, limit)| limit), Some(u32::MAX));
-        assert!(data.is_some_and(|(rights, _)| allows(rights, Access::Write)));
+        let data = Descriptor::of(bindings::__USER_DS as u16);
 
-        let code = descriptor(bindings::__USER_CS as u16);
+        assert!(data.is_some_and(|data| data.allows(Access::Write) && data.base() == 0));
+        assert_eq!(data.map(Descriptor::limit), Some(u32::MAX));
 
-        assert!(code.is_some_and(|(rights, _)| allows(rights, Access::Read)));
-        assert!(code.is_some_and(|(rights, _)| !allows(rights, Access::Write)));
+        let code = Descriptor::of(bindings::__USER_CS as u16);
+
+        assert!(code.is_some_and(|code| code.allows(Access::Read) && !code.allows(Access::Write)));
+        assert_eq!(
+            code.map(Descriptor::code_size),
+            Some(Ok(crate::proto::CodeSize::Bits64))
+        );
     }
 
     #[test]
