@@ -62,7 +62,8 @@ impl Mock {
             memory: Mutex::new(vec![0; LOW as usize]),
             writes: Mutex::default(),
             reads: Mutex::default(),
-            ports: Mutex::default(),
+            // A keyboard controller and port 0x92, as most boards have.
+            ports: Mutex::new(BTreeMap::from([(0x64, 0x1c), (0x92, 0)])),
             outs: Mutex::default(),
             queues: Mutex::default(),
             cmos: Mutex::default(),

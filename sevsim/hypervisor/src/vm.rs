@@ -10,6 +10,7 @@ use crate::dev::acpi_pm::PciPorts;
 use crate::dev::cmos::Cmos;
 use crate::dev::fw_cfg::FwCfg;
 use crate::dev::ioapic::IoApic;
+use crate::dev::power::Power;
 use crate::ghcb::Ghcb;
 use crate::lies::{Lies, Stage};
 use crate::msr_protocol;
@@ -90,6 +91,7 @@ pub struct Vm<P: Platform> {
     fw_cfg: FwCfg,
     ioapic: IoApic,
     pci_ports: PciPorts,
+    power: Power,
 }
 
 impl<P: Platform> Vm<P> {
@@ -104,6 +106,7 @@ impl<P: Platform> Vm<P> {
         let ram = fw_cfg.ram();
         Ok(Self {
             clock: Clock::start(&platform),
+            power: Power::find(&platform),
             platform,
             options,
             lies: Lies::new(options.lies),
@@ -244,6 +247,10 @@ impl<P: Platform> Vm<P> {
 
     pub(crate) fn pci_ports(&self) -> &PciPorts {
         &self.pci_ports
+    }
+
+    pub(crate) fn power(&self) -> Power {
+        self.power
     }
 
     pub(crate) fn ioapic(&self) -> &IoApic {

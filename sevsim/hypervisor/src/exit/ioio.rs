@@ -189,7 +189,7 @@ impl<P: Platform> Vm<P> {
             }
             _ if host_port(port, size) => {}
             _ => {
-                let stop = power::reset_request(port, value).or_else(|| {
+                let stop = self.power().reset_request(port, value).or_else(|| {
                     acpi_pm::sleep_request(self.platform(), self.pci_ports(), port, size, value)
                 });
                 if stop.is_some() {
