@@ -5,6 +5,10 @@
 //! sevsim itself - and the memory and CPUs of the guest, so that the firmware finds no memory of
 //! the host and puts no PCI window over it.
 //!
+//! Firmware searches the directory from its start, four reads an entry, for each file that it may or
+//! may not find; in a SEV-ES guest one such read is up to sixteen exits. So the overlay's files come
+//! first, and what only other firmware or another machine could use is left out.
+//!
 //! DMA never reaches QEMU's device: it would fetch the descriptor again from the guest's memory,
 //! after the guest had time to point it at the host's. All transfers are carried out here, those
 //! of QEMU's items by its data register. That register cannot write, so DMA writes fail as they do
@@ -80,6 +84,8 @@ const MAX_UNNAMED: usize = 0x1_0000;
 /// Type of a memory range that is RAM.
 const E820_RAM: u32 = 1;
 
+/// The memory map.
+const E820: &[u8] = b"etc/e820";
 /// The end of memory that could be plugged in: the 64-bit PCI window starts above it.
 const RESERVED_END: &[u8] = b"etc/reserved-memory-end";
 
@@ -233,8 +239,11 @@ impl FwCfg {
             read_physical(platform, &mut entry);
             let key = u16::from_be_bytes([entry[4], entry[5]]);
             next_key = next_key.max(key + 1);
+            if useless(&entry) {
+                continue;
+            }
             match name(&entry) {
-                b"etc/e820" => self.e820_key = key,
+                E820 => self.e820_key = key,
                 RESERVED_END => {
                     self.reserved_end_key = key;
                     entry[..4].copy_from_slice(&8_u32.to_be_bytes());
@@ -258,7 +267,7 @@ impl FwCfg {
     fn read_e820<P: Platform>(&mut self, platform: &P) -> Result<(), SetupError> {
         let old = self.directory.get()[4..]
             .chunks_exact(ENTRY)
-            .find(|entry| self.e820_key != 0 && name(entry) == b"etc/e820")
+            .find(|entry| self.e820_key != 0 && name(entry) == E820)
             .map_or(0, |entry| {
                 u32::from_be_bytes([entry[0], entry[1], entry[2], entry[3]])
             });
@@ -291,9 +300,16 @@ impl FwCfg {
         let count = (self.directory.len - 4) / ENTRY;
         self.directory.bytes[..4].copy_from_slice(&(count as u32).to_be_bytes());
         let e820_size = (self.e820.len as u32).to_be_bytes();
-        for entry in self.directory.bytes[4..4 + count * ENTRY].chunks_exact_mut(ENTRY) {
-            if name(entry) == b"etc/e820" {
-                entry[..4].copy_from_slice(&e820_size);
+        let entries = &mut self.directory.bytes[4..4 + count * ENTRY];
+        // The memory map last and so first: it is looked up most.
+        for file in [RESERVED_END, E820] {
+            let mut all = entries.chunks_exact(ENTRY);
+            let Some(index) = all.position(|entry| name(entry) == file) else {
+                continue;
+            };
+            entries[..(index + 1) * ENTRY].rotate_right(ENTRY);
+            if file == E820 {
+                entries[..4].copy_from_slice(&e820_size);
             }
         }
         Ok(())
@@ -548,6 +564,14 @@ fn read_physical<P: Platform>(platform: &P, buf: &mut [u8]) {
 /// The file name in a directory entry.
 fn name(entry: &[u8]) -> &[u8] {
     entry[8..].split(|byte| *byte == 0).next().unwrap_or(&[])
+}
+
+/// Whether a directory entry is of no use to the guest: an empty file, which says no more than a
+/// missing one; a ROM for BIOS, one of them QEMU's loader of sevsim; the negotiation of SMM's
+/// features, as there is no SMM.
+fn useless(entry: &[u8; ENTRY]) -> bool {
+    let name = name(entry);
+    entry[..4] == [0; 4] || name.starts_with(b"genroms/") || name.starts_with(b"etc/smi/")
 }
 
 /// A range of RAM.

@@ -190,6 +190,30 @@ fn reserved_memory_end_of_qemu_is_replaced() {
 }
 
 #[test]
+fn the_directory_is_short_and_begins_with_the_memory_map() {
+    let mock = Mock::new(1);
+    mock.directory(&[
+        ("bios-geometry", 0x20, 0),
+        ("etc/e820", 0x21, 20),
+        ("etc/smi/features-ok", 0x22, 1),
+        ("etc/system-states", 0x23, 6),
+        ("genroms/multiboot_dma.bin", 0x24, 0x400),
+        ("opt/genroms/mine", 0x25, 1),
+    ]);
+    let g = guest(mock);
+    let name = |name: &[u8]| name.to_vec();
+    assert_eq!(
+        directory(&g),
+        [
+            (name(b"etc/e820"), 0x21, 20),
+            (name(RESERVED_END), 0x26, 8),
+            (name(b"etc/system-states"), 0x23, 6),
+            (name(b"opt/genroms/mine"), 0x25, 1),
+        ]
+    );
+}
+
+#[test]
 fn too_many_files_are_refused() {
     let mock = Mock::new(1);
     let files: Vec<_> = (0..96).map(|i| ("x", 0x20 + i, 1)).collect();
