@@ -59,7 +59,10 @@ fn a_guest_under_sevsim() {
         Some("mem=3072 vcpus=4 cbit=47 ghcb=2 apic=xapic intercept=all reduction=5 hostile=1")
     );
     assert_eq!(value(&args, "-m"), Some("6400M"));
-    assert_eq!(value(&args, "-machine"), Some("q35,max-ram-below-4g=2048M"));
+    assert_eq!(
+        value(&args, "-machine"),
+        Some("q35,max-ram-below-4g=2048M,i8042=off,vmport=off,smm=off,sata=off")
+    );
     assert_eq!(value(&args, "-smp"), Some("4"));
     assert_eq!(args.last().map(String::as_str), Some("-S"));
     assert!(value(&args, "-cpu").unwrap().contains("+la57"));
@@ -87,6 +90,7 @@ fn a_plain_guest() {
     assert_eq!(value(&args, "-kernel"), Some("files/kernel"));
     assert_eq!(value(&args, "-append"), Some("console=ttyS0 a,b"));
     assert_eq!(value(&args, "-m"), Some("512M"));
+    assert!(value(&args, "-machine").unwrap().contains(",i8042=off,"));
     assert_eq!(value(&args, "-initrd"), None);
     assert!(value(&args, "-cpu").unwrap().contains("-svm"));
     assert!(!args.iter().any(|arg| arg.contains("debug-exit")));
@@ -96,6 +100,7 @@ fn a_plain_guest() {
 fn a_disk_without_kernel() {
     let args = arguments(&config(&["--disk", "d"]));
     assert_eq!(value(&args, "-initrd"), Some("files/firmware firmware"));
+    assert!(value(&args, "-machine").unwrap().ends_with(",sata=on"));
     assert!(args
         .iter()
         .any(|arg| arg == "ide-hd,drive=disk,bootindex=1"));

@@ -111,11 +111,11 @@ fn the_command_line_holds_own_and_added_words() {
     ]);
     assert_eq!(
         compose_cmdline(&cli, &Expect::Check),
-        "console=ttyS0 panic=-1 sevsim.check quiet a,b=c d"
+        "console=ttyS0 panic=-1 pci=lastbus=0 sevsim.check quiet a,b=c d"
     );
     assert_eq!(
         compose_cmdline(&cli, &Expect::PowerOff),
-        "console=ttyS0 panic=-1 quiet a,b=c d"
+        "console=ttyS0 panic=-1 pci=lastbus=0 quiet a,b=c d"
     );
     let bare = Cli {
         bare_cmdline: true,
