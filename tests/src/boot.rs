@@ -9,6 +9,8 @@ use crate::cases;
 use crate::cases::Case;
 use crate::cases::Way;
 use crate::disk;
+use crate::kunit;
+use crate::kunit::Suite;
 use crate::runner;
 use crate::runner::Outcome;
 use crate::runner::Places;
@@ -50,6 +52,9 @@ fn arguments(places: &Places, case: &Case, timeout: u64) -> Result<Vec<String>, 
         args.extend(["--kernel".into(), text(&kernel)]);
         args.extend(["--initrd".into(), text(&places.initramfs())]);
     }
+    if case.kunit {
+        args.extend(["--append".into(), kunit::COMMAND_LINE.into()]);
+    }
     if case.way == Way::Plain {
         args.push("--plain".into());
     } else if !case.kernel.known_failures().is_empty() {
@@ -62,7 +67,7 @@ fn arguments(places: &Places, case: &Case, timeout: u64) -> Result<Vec<String>, 
 }
 
 /// What is wrong with a run, if anything.
-fn complaint(case: &Case, outcome: &Outcome) -> Option<String> {
+fn complaint(case: &Case, outcome: &Outcome, suites: &[Suite]) -> Option<String> {
     if outcome.status != Some(0) {
         return Some(outcome.line.clone());
     }
@@ -73,6 +78,9 @@ fn complaint(case: &Case, outcome: &Outcome) -> Option<String> {
     if let Some(want) = missing {
         return Some(format!("the console does not say \"{want}\""));
     }
+    if case.kunit {
+        return kunit::complaint(&outcome.console, suites);
+    }
     None
 }
 
@@ -80,7 +88,9 @@ fn run_case(places: &Places, case: &Case, timeout: u64) -> Result<String, String
     let args = arguments(places, case, timeout)?;
     let outcome = runner::run(places, case.name, &args)
         .map_err(|error| format!("{}: {error}", places.sevsim_run().display()))?;
-    match complaint(case, &outcome) {
+    let suites = kunit::suites(&places.top.join("arch-x86-sev"))
+        .map_err(|error| format!("cannot read the KUnit tests' source: {error}"))?;
+    match complaint(case, &outcome, &suites) {
         Some(text) => Err(text),
         None => Ok(outcome.line),
     }
@@ -135,11 +145,17 @@ mod tests {
     #[test]
     fn a_good_status_is_not_enough() {
         let case = &cases::cases()[0];
-        assert_eq!(complaint(case, &outcome(4, "")), Some("panic: why".into()));
-        assert!(complaint(case, &outcome(0, ""))
-            .unwrap()
-            .contains("does not say"));
+        let told = |status, console: &str| complaint(case, &outcome(status, console), &[]);
+        assert_eq!(told(4, ""), Some("panic: why".into()));
+        assert!(told(0, "").unwrap().contains("does not say"));
+        assert_eq!(told(0, &case.wants.join("\r\n")), None);
+    }
+
+    #[test]
+    fn kunit_must_have_run() {
+        let all = cases::cases();
+        let case = all.iter().find(|case| case.kunit).unwrap();
         let console = case.wants.join("\r\n");
-        assert_eq!(complaint(case, &outcome(0, &console)), None);
+        assert!(complaint(case, &outcome(0, &console), &[]).is_some());
     }
 }

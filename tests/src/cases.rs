@@ -77,6 +77,17 @@ pub struct Case {
     pub args: &'static str,
     /// What must be on the console besides a good check.
     pub wants: &'static [&'static str],
+    /// The kernel runs the series' KUnit suites first.
+    pub kunit: bool,
+}
+
+impl Case {
+    fn with_kunit(self) -> Case {
+        Case {
+            kunit: true,
+            ..self
+        }
+    }
 }
 
 const ACTIVE: &str = "protection: Memory Encryption Features active: AMD SEV SEV-ES";
@@ -96,12 +107,13 @@ pub fn cases() -> Vec<Case> {
             (Kernel::Rust, _) => &[ACTIVE, BY_RUST],
             _ => &[ACTIVE, BY_C],
         },
+        kunit: false,
     };
     use Kernel::*;
     use Way::*;
     vec![
         case("rust-1cpu-xapic", Rust, Direct, "--vcpus 1 --apic xapic"),
-        case("rust-2cpu-x2apic", Rust, Direct, "--vcpus 2 --apic x2apic"),
+        case("rust-2cpu-x2apic", Rust, Direct, "--vcpus 2 --apic x2apic").with_kunit(),
         case("rust-8cpu-x2apic", Rust, Direct, "--vcpus 8 --apic x2apic"),
         case(
             "rust-2cpu-xapic-cbit47",
@@ -122,7 +134,7 @@ pub fn cases() -> Vec<Case> {
             "--vcpus 2 --intercept all",
         ),
         case("rust-disk", Rust, Disk, "--vcpus 1"),
-        case("rust-plain", Rust, Plain, "--vcpus 2"),
+        case("rust-plain", Rust, Plain, "--vcpus 2").with_kunit(),
         case(
             "c-1cpu-xapic-cbit47",
             C,
@@ -175,5 +187,10 @@ mod tests {
         assert!(with(Kernel::Rust, "--ghcb-version 1"));
         assert!(with(Kernel::Rust, "--intercept all"));
         assert!(with(Kernel::Debian, "--vcpus 2"));
+        for plain in [false, true] {
+            assert!(cases
+                .iter()
+                .any(|case| case.kunit && (case.way == Way::Plain) == plain));
+        }
     }
 }

@@ -6,6 +6,7 @@ mod bench;
 mod boot;
 mod cases;
 mod disk;
+mod kunit;
 mod runner;
 
 use std::path::PathBuf;
