@@ -219,6 +219,29 @@ static void refused_in_is_handled(void)
 	}
 }
 
+/*
+ * Nor is it a system call that the signal interrupted, even if RAX looks like the result of one
+ * that is to be restarted.
+ */
+static void refused_in_is_no_system_call(void)
+{
+	static const int restarts[] = { 512, 513, 514, 516 };
+	struct sigaction action = { .sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_RESTART };
+	uint64_t rax;
+	void *rip;
+
+	sigaction(SIGSEGV, &action, NULL);
+	for (size_t i = 0; i < ARRAY_SIZE(restarts); i++) {
+		rax = -restarts[i];
+		asm volatile("leaq 1f(%%rip), %1\n1:\tinb %%dx, %%al"
+			     : "+a" (rax), "=&r" (rip) : "d" (0x80) : "memory");
+		CHECK(caught.rip == (uint64_t)rip, "RAX %d: RIP is %lld bytes off", -restarts[i],
+		      (long long)(caught.rip - (uint64_t)rip));
+		CHECK(caught.rax == (uint64_t)-restarts[i], "RAX was %d, and became %lld",
+		      -restarts[i], (long long)caught.rax);
+	}
+}
+
 const struct test trap_tests[] = {
 	{ "breakpoint", breakpoint },
 	{ "step_over_nop", step_over_nop },
@@ -231,5 +254,6 @@ const struct test trap_tests[] = {
 	{ "debug_registers_keep", debug_registers_keep },
 	{ "int80_gate", int80_gate },
 	{ "refused_in_is_handled", refused_in_is_handled },
+	{ "refused_in_is_no_system_call", refused_in_is_no_system_call },
 	{ }
 };
