@@ -19,6 +19,7 @@ use crate::cpu;
 use crate::memory;
 use crate::memory::direct;
 use crate::pages;
+use crate::vcpu;
 
 /// The hardware below the hypervisor.
 pub struct Host {
@@ -28,6 +29,8 @@ pub struct Host {
     pub vcpus: usize,
     /// Measured TSC frequency.
     pub tsc_khz: u32,
+    /// The guest's TSC is that of its only vCPU.
+    pub guest_tsc: bool,
     /// Copies of the loader's modules.
     pub kernel: Option<&'static [u8]>,
     /// Initial RAM disk.
@@ -180,7 +183,11 @@ impl Platform for Host {
     }
 
     fn tsc(&self) -> u64 {
-        cpu::rdtsc()
+        if self.guest_tsc {
+            vcpu::guest_cycles(0)
+        } else {
+            cpu::rdtsc()
+        }
     }
 
     fn tsc_khz(&self) -> u32 {

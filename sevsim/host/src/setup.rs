@@ -156,6 +156,7 @@ pub fn take_over(info: u64) {
         layout,
         vcpus: options.vcpus,
         tsc_khz: clock::measure_tsc_khz(),
+        guest_tsc: options.guest_tsc,
         kernel: modules.kernel.map(keep),
         initrd: modules.initrd.map(keep),
         command_line: modules.command_line.map(keep).map(strip_end),

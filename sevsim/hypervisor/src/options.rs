@@ -69,6 +69,9 @@ pub struct Options {
     pub reduction: u8,
     /// `monitor`: whether CPUID shows MONITOR/MWAIT (`on` or `off`).
     pub monitor: bool,
+    /// `tsc`: whether the guest's TSC stands still while the guest does not run (`guest`), so that
+    /// it counts what the guest itself costs, or is that of the machine (`host`). One vCPU only.
+    pub guest_tsc: bool,
     /// `entry`: how the guest starts, `firmware` or `raw`.
     pub entry: Entry,
     /// `kernel-at` and so on: addresses for `entry=raw`.
@@ -89,6 +92,7 @@ impl Default for Options {
             intercept: Intercept::Default,
             reduction: 5,
             monitor: false,
+            guest_tsc: false,
             entry: Entry::Firmware,
             place: Place::default(),
             lies: [None; MAX_LIES],
@@ -124,7 +128,7 @@ impl fmt::Display for OptionError<'_> {
                 f,
                 "unknown option `{key}`; known are mem, vcpus, cbit, ghcb, apic, intercept, \
                  reduction, monitor, entry, kernel-at, params-at, cmdline-at, initrd-at, \
-                 rsdp-at and lie"
+                 rsdp-at, tsc and lie"
             ),
             Self::BadValue {
                 key,
@@ -194,6 +198,13 @@ impl Options {
             }
             .map(|on| self.monitor = on)
             .ok_or("on or off"),
+            "tsc" => match value {
+                "guest" => Some(true),
+                "host" => Some(false),
+                _ => None,
+            }
+            .map(|guest| self.guest_tsc = guest)
+            .ok_or("host or guest"),
             "entry" => match value {
                 "firmware" => Some(Entry::Firmware),
                 "raw" => Some(Entry::Raw),
@@ -245,8 +256,9 @@ mod tests {
     #[test]
     fn every_option_is_read() {
         let text = "mem=1024 vcpus=8 cbit=47 ghcb=1 apic=x2apic intercept=all reduction=1 \
-                    monitor=on entry=raw kernel-at=0x1000000 params-at=0x2000 cmdline-at=0x3000 \
-                    initrd-at=0x140000000 rsdp-at=0x5000 lie=any:late-fault lie=stage2:vc:0x7c";
+                    monitor=on tsc=guest entry=raw kernel-at=0x1000000 params-at=0x2000 \
+                    cmdline-at=0x3000 initrd-at=0x140000000 rsdp-at=0x5000 lie=any:late-fault \
+                    lie=stage2:vc:0x7c";
         let want = Options {
             mem_mib: 1024,
             vcpus: 8,
@@ -256,6 +268,7 @@ mod tests {
             intercept: Intercept::All,
             reduction: 1,
             monitor: true,
+            guest_tsc: true,
             entry: Entry::Raw,
             place: Place {
                 kernel: Some(0x100_0000),
@@ -297,6 +310,7 @@ mod tests {
             "intercept=some",
             "reduction=64",
             "monitor=1",
+            "tsc=1",
             "mem=-64",
             "entry=bios",
             "kernel-at=1000",

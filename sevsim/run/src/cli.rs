@@ -130,6 +130,11 @@ pub struct Cli {
     #[arg(long, value_enum, default_value_t = Intercept::Default)]
     pub intercept: Intercept,
 
+    /// Count instructions: the TSC counts those that the guest executes, not what the host does
+    /// for it. Needs --vcpus 1 and --apic xapic; slow
+    #[arg(long)]
+    pub count_instructions: bool,
+
     /// Further option for sevsim (KEY=VALUE)
     #[arg(long = "option", value_name = "KEY=VALUE")]
     pub options: Vec<String>,

@@ -63,6 +63,9 @@ pub fn sevsim_options(cli: &Cli) -> String {
     if cli.entry == Entry::Raw {
         text += " entry=raw";
     }
+    if cli.count_instructions {
+        text += " tsc=guest";
+    }
     for option in &cli.options {
         text += " ";
         text += option;
@@ -108,7 +111,14 @@ pub fn arguments(config: &Config) -> Vec<String> {
     let mut add = |words: &[&str]| args.extend(words.iter().map(|word| word.to_string()));
 
     add(&["-name", "sevsim", "-no-user-config", "-nodefaults"]);
-    add(&["-accel", "tcg,thread=multi"]);
+    if cli.count_instructions {
+        // QEMU's clocks, the TSC among them, advance by 1 ns an instruction, and jump over idle
+        // times.
+        add(&["-accel", "tcg,thread=single"]);
+        add(&["-icount", "shift=0,sleep=off"]);
+    } else {
+        add(&["-accel", "tcg,thread=multi"]);
+    }
     add(&["-machine", &machine(cli, &memory)]);
     add(&["-cpu", &cpu(cli)]);
     add(&["-smp", &cli.vcpus.to_string()]);

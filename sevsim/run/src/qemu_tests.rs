@@ -84,6 +84,20 @@ fn no_firmware_by_the_raw_entry() {
 }
 
 #[test]
+fn a_guest_whose_instructions_are_counted() {
+    let mut args = vec!["--kernel", "k", "--count-instructions"];
+    let with = arguments(&config(&args));
+    assert_eq!(value(&with, "-accel"), Some("tcg,thread=single"));
+    assert_eq!(value(&with, "-icount"), Some("shift=0,sleep=off"));
+    assert!(value(&with, "-append").unwrap().ends_with(" tsc=guest"));
+    args.pop();
+    let without = arguments(&config(&args));
+    assert_eq!(value(&without, "-accel"), Some("tcg,thread=multi"));
+    assert_eq!(value(&without, "-icount"), None);
+    assert!(!value(&without, "-append").unwrap().contains("tsc"));
+}
+
+#[test]
 fn a_plain_guest() {
     let args = arguments(&config(&["--plain", "--kernel", "k", "--memory", "512"]));
     assert_eq!(value(&args, "-bios"), Some("files/firmware"));

@@ -7,6 +7,7 @@ use std::io::Read;
 use std::path::Path;
 use std::path::PathBuf;
 
+use crate::cli::Apic;
 use crate::cli::Cli;
 use crate::cli::Entry;
 use crate::ktap::KnownFailures;
@@ -83,6 +84,15 @@ pub fn check_numbers(cli: &Cli, host: u64) -> Result<(), SetupError> {
              --entry raw"
                 .into(),
         );
+    }
+    if cli.count_instructions && cli.vcpus != 1 {
+        return fail(format!(
+            "instructions of {} vCPUs cannot be counted apart: choose --vcpus 1",
+            cli.vcpus
+        ));
+    }
+    if cli.count_instructions && cli.apic != Apic::Xapic {
+        return fail("QEMU cannot count instructions with x2APIC: choose --apic xapic".into());
     }
     if cli.memory < MIN_MEMORY {
         return fail(format!(

@@ -29,6 +29,9 @@ fn limits_are_told_with_what_to_do() {
     assert!(complaint(&["--cbit", "38"]).contains("choose 39 to 51"));
     assert!(complaint(&["--ghcb-version", "3"]).contains("choose 1 or 2"));
     assert!(complaint(&["--reduction", "64"]).contains("0 to 63"));
+    assert!(complaint(&["--count-instructions"]).contains("--vcpus 1"));
+    let x2apic = complaint(&["--count-instructions", "--vcpus", "1"]);
+    assert!(x2apic.contains("--apic xapic"));
     assert!(complaint(&["--option", "x"]).contains("KEY=VALUE"));
     assert!(complaint(&["--option", "a=b c=d"]).contains("KEY=VALUE"));
 }

@@ -42,8 +42,8 @@ pub struct Vcpu {
     pub vmcb: Vmcb,
     /// Where VMRUN keeps the host's state.
     host_save: [u8; 4096],
-    /// Target of VMSAVE.
-    scratch: Vmcb,
+    /// Target of VMSAVE; at first a copy of the VMCB.
+    pub scratch: Vmcb,
     /// Registers outside the VMCB.
     pub regs: Regs,
     /// Index, which is the APIC ID.

@@ -92,6 +92,7 @@ pub struct Stats {
     since_beat: Counter,
     guest: Counter,
     host: Counter,
+    switch_cost: Counter,
 }
 
 static STATS: [Stats; MAX_VCPUS] = [const { Stats::new() }; MAX_VCPUS];
@@ -108,6 +109,7 @@ impl Stats {
             since_beat: Counter::new(),
             guest: Counter::new(),
             host: Counter::new(),
+            switch_cost: Counter::new(),
         }
     }
 
@@ -116,25 +118,49 @@ impl Stats {
         &STATS[index]
     }
 
+    /// From now on the host's work counts.
+    pub fn start(&self) {
+        self.since.set(cpu::rdtsc());
+    }
+
     /// The guest is about to run.
     pub fn enter(&self) {
         let now = cpu::rdtsc();
-        if self.since.get() != 0 {
-            self.host.add(now - self.since.get());
-        }
+        self.host.add(now - self.since.get());
         self.since.set(now);
     }
 
     /// The guest stopped running.
     pub fn exit(&self) {
         let now = cpu::rdtsc();
-        self.guest.add(now - self.since.get());
+        self.guest
+            .add(now - self.since.get() - self.switch_cost.get());
         self.since.set(now);
         if now >= self.next_beat.get() {
             self.next_beat.set(now + HEARTBEAT);
             log!("alive exits={}", self.since_beat.get());
             self.since_beat.set(0);
         }
+    }
+
+    /// TSC cycles that the guest ran.
+    pub fn guest(&self) -> u64 {
+        self.guest.get()
+    }
+
+    /// After [`Stats::enter`]: what to add to the TSC for it to stand still while the host runs.
+    /// The end of the switch is counted too early, but so by each reading.
+    pub fn guest_tsc_offset(&self) -> u64 {
+        self.guest
+            .get()
+            .wrapping_sub(self.since.get() + self.switch_cost.get())
+    }
+
+    /// Takes the one entry so far, into a guest that did not run, for the cost of a switch. QEMU
+    /// does not count a VMRUN that fails.
+    pub fn calibrate(&self) {
+        self.switch_cost.set(self.guest.get() + 1);
+        self.guest.set(0);
     }
 
     /// Counts an exit.
