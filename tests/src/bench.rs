@@ -12,6 +12,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::cases::Kernel;
+use crate::cost;
 use crate::runner;
 use crate::runner::Places;
 
@@ -192,6 +193,8 @@ fn tables(places: &Places, pairs: usize) -> Result<(), String> {
         row("all", Some(c.values().sum()), Some(rust.values().sum()))
     );
 
+    cost::print(places)?;
+
     let vcpu = ["--vcpus", "1"];
     let c = boot(places, "bench-c", Kernel::C, &vcpu)?;
     let rust = boot(places, "bench-rust", Kernel::Rust, &vcpu)?;
@@ -202,7 +205,16 @@ fn tables(places: &Places, pairs: usize) -> Result<(), String> {
 
 /// Prints the tables.
 pub fn run(places: &Places, pairs: usize) -> bool {
-    match tables(places, pairs) {
+    told(tables(places, pairs))
+}
+
+/// Prints the table of guest instructions per exit only.
+pub fn instructions(places: &Places) -> bool {
+    told(cost::print(places))
+}
+
+fn told(result: Result<(), String>) -> bool {
+    match result {
         Ok(()) => true,
         Err(text) => {
             println!("bench: {text}");

@@ -5,6 +5,7 @@
 mod bench;
 mod boot;
 mod cases;
+mod cost;
 mod disk;
 mod kunit;
 mod runner;
@@ -52,6 +53,9 @@ enum Part {
         /// Paired boots for the ratio of times
         #[arg(long, default_value_t = 3)]
         pairs: usize,
+        /// Only the table of guest instructions per exit
+        #[arg(long)]
+        instructions: bool,
     },
 }
 
@@ -72,7 +76,10 @@ fn main() -> ExitCode {
             true
         }
         Part::Boot { names, timeout, .. } => boot::run_all(&places, &names, timeout),
-        Part::Bench { pairs } => bench::run(&places, pairs),
+        Part::Bench {
+            instructions: true, ..
+        } => bench::instructions(&places),
+        Part::Bench { pairs, .. } => bench::run(&places, pairs),
     };
     if good {
         ExitCode::SUCCESS
