@@ -19,8 +19,8 @@ use super::{
         vmgexit, //
     },
     no_ghcb::{
-        lookup,
-        cpuid_leaf, //
+        cpuid_leaf,
+        lookup, //
     },
     proto::{
         exit::cpuid,
