@@ -4,6 +4,7 @@
 use hypervisor::Entry;
 use hypervisor::Options;
 use hypervisor::Vm;
+use machine::control;
 use machine::firmware;
 use machine::layout::Layout;
 use machine::layout::FOUR_GIB;
@@ -193,6 +194,10 @@ pub fn take_over(info: u64) {
         private_map,
         iopm,
         msrpm,
+        cr4_defined: {
+            let ([_, _, ecx, _], [_, ebx7, ecx7, _]) = (cpu::cpuid(1, 0), cpu::cpuid(7, 0));
+            control::cr4_defined(ecx, ebx7, ecx7)
+        },
         reset_vector,
         direct,
     });

@@ -151,22 +151,22 @@ impl Vcpu {
             | exit::RDTSC
             | exit::RDTSCP
             | exit::RDPMC
-            | exit::INVD
-            | exit::WBINVD
             | exit::MONITOR
             | exit::MWAIT
             | exit::READ_DR7
             | exit::WRITE_DR7 => self.vc(self.vc_code(code)),
             exit::CR0_SEL_WRITE | exit::WRITE_CR4 | exit::INVLPG => self.control_register(),
             exit::IDTR_WRITE => self.idt_given_up(),
-            // EFER.SVME is 0 as far as the guest can tell.
-            exit::VMRUN..=exit::SKINIT | exit::INVLPGA => self.inject(Event::UD),
+            exit::INVD | exit::WBINVD | exit::VMRUN..=exit::SKINIT | exit::INVLPGA => {
+                self.privileged(code);
+            }
             // No guest has address space 0: the entry that measures the switch. The guest's state is
             // as after reset.
             exit::INVALID if self.vmcb.control.asid == 0 => {
                 self.vmcb = self.scratch.clone();
                 self.stats.calibrate();
             }
+            exit::INVALID => self.invalid(),
             exit::EXCEPTION..=exit::EXCEPTION_LAST => {
                 self.exception((code - exit::EXCEPTION) as u8, info1 as u32, info2);
             }
@@ -184,6 +184,28 @@ impl Vcpu {
         match code {
             exit::RDTSC if matches!(self.decode(), Some((Insn::Rdtscp, _))) => exit::RDTSCP,
             _ => code,
+        }
+    }
+
+    /// An instruction that the guest's kernel alone may execute. The processor checks that before
+    /// the intercept (APM vol. 2, table 15-7); QEMU does not for INVD, WBINVD and SKINIT.
+    fn privileged(&mut self, code: u64) {
+        if self.vmcb.save.cpl == 0 {
+            self.vc(code);
+        } else {
+            self.inject(Event::GP);
+        }
+    }
+
+    /// VMEXIT_INVALID is also what QEMU makes of reserved bits in CR3 and CR4.
+    fn invalid(&mut self) {
+        match self.decode() {
+            Some((Insn::WriteCr { cr: 3 | 4, .. }, _)) => self.inject(Event::GP),
+            _ => fatal!(
+                "vCPU {}: invalid guest state {}",
+                self.index,
+                self.registers()
+            ),
         }
     }
 

@@ -30,6 +30,8 @@ pub struct World {
     pub iopm: u64,
     /// MSR permission map.
     pub msrpm: u64,
+    /// Bits of CR4 that the guest may set.
+    pub cr4_defined: u64,
     /// Where APs start; `None` if the firmware has no SEV-ES reset block.
     pub reset_vector: Option<ResetVector>,
     /// How the guest was launched without firmware.

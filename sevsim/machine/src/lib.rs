@@ -9,6 +9,7 @@
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
+pub mod control;
 pub mod delivery;
 pub mod direct;
 pub mod event;

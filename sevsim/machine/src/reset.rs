@@ -1,5 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 //! State of a virtual CPU at launch (APM vol. 2, 14.1.3 and 15.35).
+//!
+//! SEV-ES hardware takes it from the VMSA, as the VMM had it measured. The values are those of KVM
+//! and QEMU, which differ from the processor's own after reset in three: caches are on, CR4.MCE is
+//! the host's, and EFER.SVME is set. What the VMSA holds besides - FPU (FCW 0x37f, MXCSR 0x1f80),
+//! XCR0 (1), PKRU, XSS, TSC_AUX, DR0 to DR3 - VMRUN does not load here: it is the physical CPU's,
+//! which no firmware and no host has changed since reset.
 
 use crate::firmware::ResetVector;
 use crate::vmcb::bits;
@@ -9,7 +15,7 @@ use crate::vmcb::Vmcb;
 /// EDX after reset: family 25, model 1, stepping 1, the processor that QEMU's EPYC-Milan names.
 pub const SIGNATURE: u64 = 0x00a0_0f11;
 
-/// A VMCB whose guest is as after power-on: real mode at 4 GiB - 16, caches off.
+/// A VMCB whose guest is as after power-on: real mode at 4 GiB - 16.
 pub fn vmcb() -> Vmcb {
     let mut vmcb = Vmcb::zeroed();
     let save = &mut vmcb.save;
@@ -50,12 +56,13 @@ pub fn vmcb() -> Vmcb {
     };
     save.ldtr = table;
     save.tr = Segment {
-        attributes: 0x83,
+        attributes: 0x8b,
         ..table
     };
-    // SVME stays set underneath: without it VMRUN and VMMCALL would be refused.
+    // VMRUN refuses a guest without SVME.
     save.efer = bits::EFER_SVME;
-    save.cr0 = bits::CR0_ET | bits::CR0_CD | bits::CR0_NW;
+    save.cr0 = bits::CR0_ET;
+    save.cr4 = bits::CR4_MCE;
     save.dr6 = 0xffff_0ff0;
     save.dr7 = 0x400;
     save.rflags = bits::RFLAGS_ONE;
@@ -75,11 +82,49 @@ pub fn start_at(vmcb: &mut Vmcb, vector: ResetVector) {
 mod tests {
     use super::*;
 
+    /// What the tools that compute a launch measurement for QEMU put into the VMSA.
     #[test]
-    fn reset_fetches_below_four_gigabytes() {
+    fn state_is_what_is_measured() {
         let save = vmcb().save;
-        assert_eq!(save.cs.base + save.rip, 0xffff_fff0);
-        assert_eq!(save.cr0 & bits::CR0_PG, 0);
+        for (name, value, want) in [
+            ("efer", save.efer, 0x1000),
+            ("cr0", save.cr0, 0x10),
+            ("cr2", save.cr2, 0),
+            ("cr3", save.cr3, 0),
+            ("cr4", save.cr4, 0x40),
+            ("dr6", save.dr6, 0xffff_0ff0),
+            ("dr7", save.dr7, 0x400),
+            ("rflags", save.rflags, 2),
+            ("rip", save.rip, 0xfff0),
+            ("rsp", save.rsp, 0),
+            ("rax", save.rax, 0),
+            ("g_pat", save.g_pat, 0x0007_0406_0007_0406),
+            ("rdx", SIGNATURE, 0x00a0_0f11),
+            ("cpl", save.cpl.into(), 0),
+        ] {
+            assert_eq!(value, want, "{name}");
+        }
+        assert_eq!(save.syscall, [0; 8]);
+        for (name, got, selector, attributes, base) in [
+            ("cs", save.cs, 0xf000, 0x9b, 0xffff_0000),
+            ("ds", save.ds, 0, 0x93, 0),
+            ("es", save.es, 0, 0x93, 0),
+            ("fs", save.fs, 0, 0x93, 0),
+            ("gs", save.gs, 0, 0x93, 0),
+            ("ss", save.ss, 0, 0x93, 0),
+            ("ldtr", save.ldtr, 0, 0x82, 0),
+            ("tr", save.tr, 0, 0x8b, 0),
+            ("gdtr", save.gdtr, 0, 0, 0),
+            ("idtr", save.idtr, 0, 0, 0),
+        ] {
+            let want = Segment {
+                selector,
+                attributes,
+                limit: 0xffff,
+                base,
+            };
+            assert_eq!(got, want, "{name}");
+        }
     }
 
     #[test]

@@ -275,16 +275,26 @@ pub mod bits {
     pub const CR4_PSE: u64 = 1 << 4;
     /// Physical address extension.
     pub const CR4_PAE: u64 = 1 << 5;
+    /// Machine check enable.
+    pub const CR4_MCE: u64 = 1 << 6;
     /// Global pages.
     pub const CR4_PGE: u64 = 1 << 7;
+    /// User-mode instruction prevention.
+    pub const CR4_UMIP: u64 = 1 << 11;
     /// 57-bit linear addresses.
     pub const CR4_LA57: u64 = 1 << 12;
+    /// RDFSBASE and so on.
+    pub const CR4_FSGSBASE: u64 = 1 << 16;
     /// Process context identifiers.
     pub const CR4_PCIDE: u64 = 1 << 17;
+    /// XSAVE and XCR0.
+    pub const CR4_OSXSAVE: u64 = 1 << 18;
     /// Supervisor-mode execution prevention.
     pub const CR4_SMEP: u64 = 1 << 20;
     /// Supervisor-mode access prevention.
     pub const CR4_SMAP: u64 = 1 << 21;
+    /// Protection keys.
+    pub const CR4_PKE: u64 = 1 << 22;
     /// SYSCALL enable.
     pub const EFER_SCE: u64 = 1 << 0;
     /// Long mode enable.

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The MSRs that the machine itself implements; all other intercepted ones become #VC.
 
+use machine::control;
 use machine::event::Event;
 use machine::exit;
 use machine::insn;
 use machine::insn::Insn;
-use machine::vmcb::bits;
 
 use super::state::Vcpu;
 
@@ -28,8 +28,7 @@ impl Vcpu {
             (GHCB, true) => self.write_ghcb(value),
             (SEV_STATUS, false) => self.finish_read(SEV_AND_SEV_ES),
             (SEV_STATUS, true) => self.inject(Event::GP),
-            // SVME stays set underneath, and the guest does not see it.
-            (EFER, false) => self.finish_read(self.vmcb.save.efer & !bits::EFER_SVME),
+            (EFER, false) => self.finish_read(self.vmcb.save.efer),
             (EFER, true) => self.write_efer(value),
             _ => self.vc(exit::MSR),
         }
@@ -63,17 +62,12 @@ impl Vcpu {
     }
 
     fn write_efer(&mut self, value: u64) {
-        const WRITABLE: u64 = bits::EFER_SCE | bits::EFER_LME | bits::EFER_NXE | bits::EFER_FFXSR;
         let Some((_, len)) = self.instruction() else {
             return;
         };
-        let save = &mut self.vmcb.save;
-        let lme_change = (value ^ save.efer) & bits::EFER_LME != 0;
-        let reserved = value & !(WRITABLE | bits::EFER_LMA) != 0;
-        if reserved || lme_change && save.cr0 & bits::CR0_PG != 0 {
+        if control::write_efer(&mut self.vmcb.save, value).is_err() {
             return self.inject(Event::GP);
         }
-        save.efer = value & WRITABLE | save.efer & bits::EFER_LMA | bits::EFER_SVME;
         self.advance(len);
     }
 }
