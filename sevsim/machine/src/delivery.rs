@@ -169,6 +169,12 @@ fn descriptor<M: GuestMemory, T: Tasks>(
     })
 }
 
+/// RFLAGS in the frame: as #VC is a fault, a breakpoint on its instruction is not to be hit again
+/// (APM vol. 2, 3.1.6). Frames of 16-bit slots have no room for it.
+fn pushed_flags(rflags: u64) -> u64 {
+    rflags | bits::RFLAGS_RF
+}
+
 /// RFLAGS after the gate: the trap flag and friends clear, IF only by an interrupt gate.
 fn enter_flags(rflags: u64, interrupt_gate: bool) -> u64 {
     let mut clear = bits::RFLAGS_TF | bits::RFLAGS_NT | bits::RFLAGS_RF | bits::RFLAGS_VM;
@@ -229,7 +235,7 @@ fn long_mode<M: GuestMemory, T: Tasks>(
         u64::from(code),
         save.rip,
         u64::from(save.cs.selector),
-        save.rflags,
+        pushed_flags(save.rflags),
         save.rsp,
         u64::from(save.ss.selector),
     ];
@@ -317,7 +323,7 @@ fn protected_mode<M: GuestMemory, T: Tasks>(
     frame.push(code);
     frame.push(save.rip as u32);
     frame.push(u32::from(save.cs.selector));
-    frame.push(save.rflags as u32);
+    frame.push(pushed_flags(save.rflags) as u32);
     if inner {
         frame.push(save.rsp as u32);
         frame.push(u32::from(save.ss.selector));
@@ -538,7 +544,7 @@ mod tests {
     fn long_mode_frame_on_an_ist_stack() {
         let memory = Memory::new(1 << 21);
         let mut save = long(&memory);
-        let flags = save.rflags;
+        let flags = save.rflags | bits::RFLAGS_RF;
         assert_eq!(
             deliver(&mut save, &memory, &tr(0x67), C, 0x72),
             Outcome::Delivered
@@ -685,7 +691,7 @@ mod tests {
     fn protected_mode_same_privilege() {
         let memory = Memory::new(1 << 21);
         let mut save = protected(&memory);
-        let flags = save.rflags;
+        let flags = save.rflags | bits::RFLAGS_RF;
         assert_eq!(
             deliver(&mut save, &memory, &tr(0x67), C, 0x72),
             Outcome::Delivered
