@@ -32,6 +32,11 @@ fn arguments(places: &Places, case: &Case, timeout: u64) -> Result<Vec<String>, 
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let mut args: Vec<String> = case.args.split_whitespace().map(String::from).collect();
     args.extend(["--timeout".into(), timeout.to_string()]);
+    if case.way == Way::Probe {
+        let image = places.build.join("sevsim/probe.bin");
+        args.extend(["--firmware".into(), text(&image)]);
+        return Ok(args);
+    }
 
     let kernel = case
         .kernel
@@ -68,6 +73,11 @@ fn arguments(places: &Places, case: &Case, timeout: u64) -> Result<Vec<String>, 
 
 /// What is wrong with a run, if anything.
 fn complaint(case: &Case, outcome: &Outcome, suites: &[Suite]) -> Option<String> {
+    if case.way == Way::Probe {
+        // It cannot power off; its termination request says how it went.
+        let good = outcome.status == Some(5) && outcome.line.contains("set 2 code 0:");
+        return (!good).then(|| outcome.line.clone());
+    }
     if outcome.status != Some(0) {
         return Some(outcome.line.clone());
     }
@@ -144,7 +154,8 @@ mod tests {
 
     #[test]
     fn a_good_status_is_not_enough() {
-        let case = &cases::cases()[0];
+        let all = cases::cases();
+        let case = all.iter().find(|case| case.way == Way::Direct).unwrap();
         let told = |status, console: &str| complaint(case, &outcome(status, console), &[]);
         assert_eq!(told(4, ""), Some("panic: why".into()));
         assert!(told(0, "").unwrap().contains("does not say"));
@@ -157,5 +168,20 @@ mod tests {
         let case = all.iter().find(|case| case.kunit).unwrap();
         let console = case.wants.join("\r\n");
         assert!(complaint(case, &outcome(0, &console), &[]).is_some());
+    }
+
+    #[test]
+    fn the_probe_ends_by_its_code() {
+        let cases = cases::cases();
+        let probe = cases.iter().find(|case| case.way == Way::Probe).unwrap();
+        let of = |status, line: &str| Outcome {
+            line: line.into(),
+            ..outcome(status, "")
+        };
+        let good = of(5, "terminated (vCPU 0), set 2 code 0: unknown");
+        assert_eq!(complaint(probe, &good, &[]), None);
+        for bad in [of(5, "set 2 code 10: unknown"), of(0, "set 2 code 0:")] {
+            assert_eq!(complaint(probe, &bad, &[]), Some(bad.line.clone()));
+        }
     }
 }

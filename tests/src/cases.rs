@@ -62,6 +62,8 @@ pub enum Way {
     Disk,
     /// No sevsim, not encrypted.
     Plain,
+    /// Not a kernel but sevsim's own guest, which checks the machine.
+    Probe,
 }
 
 /// One boot.
@@ -104,6 +106,7 @@ pub fn cases() -> Vec<Case> {
         args,
         wants: match (kernel, way) {
             (_, Way::Plain) => &[PLAIN],
+            (_, Way::Probe) => &[],
             (Kernel::Rust, _) => &[ACTIVE, BY_RUST],
             _ => &[ACTIVE, BY_C],
         },
@@ -112,6 +115,13 @@ pub fn cases() -> Vec<Case> {
     use Kernel::*;
     use Way::*;
     vec![
+        case("probe", Rust, Probe, "--vcpus 1"),
+        case(
+            "probe-intercept-all",
+            Rust,
+            Probe,
+            "--vcpus 1 --intercept all",
+        ),
         case("rust-1cpu-xapic", Rust, Direct, "--vcpus 1 --apic xapic"),
         case("rust-2cpu-x2apic", Rust, Direct, "--vcpus 2 --apic x2apic").with_kunit(),
         case("rust-8cpu-x2apic", Rust, Direct, "--vcpus 8 --apic x2apic"),

@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use clap::Parser;
 use clap::ValueEnum;
 
+/// The firmware of Debian's package ovmf.
+pub const FIRMWARE: &str = "/usr/share/ovmf/OVMF.fd";
+
 /// Local APIC interface offered to the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Apic {
@@ -68,11 +71,11 @@ pub struct Cli {
     pub plain: bool,
 
     /// The guest's firmware
-    #[arg(long, value_name = "FILE", default_value = "/usr/share/ovmf/OVMF.fd")]
+    #[arg(long, value_name = "FILE", default_value = FIRMWARE)]
     pub firmware: PathBuf,
 
     /// Kernel that the firmware boots (bzImage with EFI stub); without it the firmware boots
-    /// the disk
+    /// the disk, or is all there is to run
     #[arg(long, value_name = "FILE")]
     pub kernel: Option<PathBuf>,
 

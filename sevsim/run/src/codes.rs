@@ -3,7 +3,7 @@
 //!
 //! A guest that cannot go on asks the hypervisor to end it (GHCB specification 2.3.1, MSR protocol
 //! 0x100) and names a reason set and a reason code. Set 0 is the specification's, set 1 Linux's own
-//! (`SEV_TERM_SET_LINUX` in `arch/x86/include/asm/sev-common.h`).
+//! (`SEV_TERM_SET_LINUX` in `arch/x86/include/asm/sev-common.h`), set 2 that of sevsim's probe.
 
 /// What a termination request of reason `set` and reason `code` means.
 pub fn termination_reason(set: u64, code: u64) -> &'static str {
@@ -26,6 +26,8 @@ pub fn termination_reason(set: u64, code: u64) -> &'static str {
         (1, 12) => "Secure AVIC failed",
         (0, _) => "a code of the GHCB specification that is not known here",
         (1, _) => "a code of Linux that is not known here",
+        (2, 0) => "the probe found the machine as it should be",
+        (2, _) => "the probe's check of this number failed",
         _ => "a reason set that is not known here",
     }
 }
@@ -39,6 +41,7 @@ mod tests {
         assert!(termination_reason(0, 0).contains("general termination"));
         assert!(termination_reason(1, 5).contains("CPUID"));
         assert_ne!(termination_reason(0, 99), termination_reason(1, 99));
+        assert_ne!(termination_reason(2, 0), termination_reason(2, 1));
         assert!(termination_reason(7, 0).contains("reason set"));
     }
 }

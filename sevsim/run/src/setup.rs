@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use crate::cli::Apic;
 use crate::cli::Cli;
 use crate::cli::Entry;
+use crate::cli::FIRMWARE;
 use crate::ktap::KnownFailures;
 use crate::verdict::Expect;
 
@@ -272,6 +273,8 @@ pub fn file_sizes(cli: &Cli) -> u64 {
 
 /// Makes the configuration, or says what is wrong.
 pub fn configure(mut cli: Cli) -> Result<Config, SetupError> {
+    // Another firmware may well be a guest of its own.
+    let own_firmware = cli.firmware != Path::new(FIRMWARE);
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     check_numbers(&cli, host_memory(&meminfo).unwrap_or(u64::MAX))?;
     let expect = parse_expect(cli.expect.as_deref(), cli.batch)?;
@@ -308,7 +311,7 @@ pub fn configure(mut cli: Cli) -> Result<Config, SetupError> {
                 ))
             })?;
     }
-    if cli.kernel.is_none() && cli.disk.is_none() {
+    if cli.kernel.is_none() && cli.disk.is_none() && !own_firmware {
         return Err(SetupError(
             "nothing to boot: give --kernel or --disk".into(),
         ));

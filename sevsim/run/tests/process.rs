@@ -112,7 +112,11 @@ fn input_is_seen_by_fixed_names() {
         &format!("cat files/kernel files/cmdline\n{POWER_OFF}"),
     );
     let output = bench.run(&["--expect", "poweroff", "--append", "hello=1"]);
-    expect(&output, 0, "MZ kernelconsole=ttyS0 panic=-1 pci=lastbus=0 hello=1");
+    expect(
+        &output,
+        0,
+        "MZ kernelconsole=ttyS0 panic=-1 pci=lastbus=0 hello=1",
+    );
     let command = fs::read_to_string(bench.dir.join("logs/qemu-command")).unwrap();
     let modules = "'files/firmware firmware,files/kernel kernel,files/cmdline cmdline'";
     assert!(command.contains(modules));
