@@ -429,10 +429,18 @@ impl Vcpu {
             }
         }
         if inner {
-            fatal!(
+            // Nothing that a #VC could mend: hardware exits to a host that has no way out.
+            log!(
                 "vCPU {}: fetch or page walk at {info2:#x}, which is no memory, info1={info1:#x} {}",
                 self.index,
                 self.registers()
+            );
+            stop::end(
+                Verdict::TripleFault,
+                format_args!(
+                    "shutdown vcpu={} rip={:#x} walked={info2:#x}",
+                    self.index, self.vmcb.save.rip
+                ),
             );
         }
         self.vc(exit::NPF);
