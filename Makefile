@@ -19,7 +19,7 @@ own-variables := KERNEL_SRC O SEV_ES VCPUS MEM APPEND INITRD DISK KERNEL CBIT AP
 		 FROM TRAILERS TOOLCHAIN
 export $(own-variables)
 
-test-parts := test-scripts test-unit test-build test-boot test-tools
+test-parts := test-scripts test-unit test-build test-boot test-early test-tools
 own-goals := help kernel kernel-rust kernel-c kernel-help tree toolchain sevsim boot \
 	     test $(test-parts) bench check series clean mrproper distclean
 
@@ -121,7 +121,7 @@ help:
 #H       ARGS='...'   further options of sevsim-run (ARGS=--help lists them)
 #H
 #H Checking
-#H   make test-scripts test-unit test-build test-boot test-tools   parts of make test
+#H   make test-scripts test-unit test-build test-boot test-early test-tools   parts of make test
 #H   make bench       C and Rust side by side: instructions per exit, VMGEXITs per boot, size
 #H   make check       rustfmt, clippy, checkpatch, shellcheck
 #H

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
-//! `sev-tests`: boots guests in a covering set of configurations (`boot`), and counts what Rust and
-//! C cost side by side (`bench`). Prints KTAP; the last line is "N passed, N failed".
+//! `sev-tests`: boots guests in a covering set of configurations (`boot`), by each way into the
+//! kernel and against a hostile host (`early`), and counts what Rust and C cost side by side
+//! (`bench`). Prints KTAP; the last line is "N passed, N failed".
 
 mod bench;
 mod boot;
 mod cases;
 mod cost;
 mod disk;
+mod early;
+mod kexec;
 mod kunit;
 mod runner;
 
@@ -48,6 +51,17 @@ enum Part {
         #[arg(long, default_value_t = 240)]
         timeout: u64,
     },
+    /// Boot by each way into the kernel, and with a host that deceives each stage of the boot
+    Early {
+        /// Only cases whose name begins with one of these
+        names: Vec<String>,
+        /// Show the cases and their settings, boot nothing
+        #[arg(long)]
+        list: bool,
+        /// Seconds for one boot
+        #[arg(long, default_value_t = 240)]
+        timeout: u64,
+    },
     /// Count and compare: C and Rust side by side
     Bench {
         /// Paired boots for the ratio of times
@@ -76,6 +90,11 @@ fn main() -> ExitCode {
             true
         }
         Part::Boot { names, timeout, .. } => boot::run_all(&places, &names, timeout),
+        Part::Early { list: true, .. } => {
+            early::list();
+            true
+        }
+        Part::Early { names, timeout, .. } => early::run_all(&places, &names, timeout),
         Part::Bench {
             instructions: true, ..
         } => bench::instructions(&places),

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Boots that a hostile host must not get through: the guest has to ask for its termination, for
+//! the right reason, and to say why where it has a console.
+
+use super::case::Case;
+use super::case::End;
+use super::BOTH;
+use crate::cases::Kernel;
+
+/// The general request (GHCB specification, reason set 0), and the one about protocol versions.
+const GENERAL: End = End::Terminate(0, 0);
+const PROTOCOL: End = End::Terminate(0, 1);
+
+/// A lie, and what has to come of it.
+struct Failure {
+    name: &'static str,
+    lie: &'static str,
+    end: End,
+    texts: &'static [&'static str],
+    /// What C does instead, if it does.
+    c: Option<End>,
+}
+
+const fn failure(name: &'static str, lie: &'static str, end: End) -> Failure {
+    Failure {
+        name,
+        lie,
+        end,
+        texts: &[],
+        c: None,
+    }
+}
+
+impl Failure {
+    const fn says(mut self, texts: &'static [&'static str]) -> Self {
+        self.texts = texts;
+        self
+    }
+
+    const fn but_c(mut self, end: End) -> Self {
+        self.c = Some(end);
+        self
+    }
+}
+
+const FAILURES: [Failure; 28] = [
+    // ---- Stage 1: CPUID by the MSR protocol, and nothing else.
+    failure("stage1-msr", "stage1:vc:0x7c", GENERAL),
+    failure("stage1-mmio", "stage1:vc:0x400:3", GENERAL),
+    failure(
+        "stage1-no-sev",
+        "stage1:cpuid:0x8000001f:eax:clear:0x2",
+        GENERAL,
+    ),
+    failure(
+        "stage1-leaf-limit",
+        "stage1:cpuid:0x80000000:eax:put:0x8000001e",
+        GENERAL,
+    ),
+    failure("stage1-reply", "stage1:msr-reply:0x7", GENERAL),
+    failure("stage1-versions-high", "stage1:versions:3:4", PROTOCOL),
+    failure("stage1-versions-none", "stage1:versions:0:0", PROTOCOL),
+    failure("stage1-versions-crossed", "stage1:versions:2:1", PROTOCOL).but_c(End::PowerOff),
+    // Tables with the wrong bit lead nowhere: the processor shuts down in its first walk. Nothing
+    // that a guest of SEV-ES could ask knows better than its host.
+    failure(
+        "stage1-cbit",
+        "stage1:cpuid:0x8000001f:ebx:put:0x16f",
+        End::TripleFault,
+    ),
+    // ---- Stage 2: RDTSC, CPUID and ports by the GHCB.
+    failure("stage2-msr", "stage2:vc:0x7c", GENERAL),
+    failure("stage2-mmio", "stage2:vc:0x400", GENERAL),
+    failure("stage2-wbinvd", "stage2:vc:0x89:20", GENERAL),
+    // A CPUID where there is none.
+    failure("stage2-opcode", "stage2:vc:0x72:20", GENERAL),
+    failure("stage2-response-bad", "stage2:response:0x2", GENERAL),
+    failure("stage2-response-unknown", "stage2:response:0x80", GENERAL),
+    failure(
+        "stage2-no-rdrand",
+        "stage2:cpuid:0x1:ecx:clear:0x40000000",
+        GENERAL,
+    )
+    .says(&["RDRAND instruction not supported"])
+    .but_c(End::Hang),
+    failure("stage2-late-vc", "stage2:late-vc:0x6e", GENERAL).but_c(End::TripleFault),
+    failure("stage2-late-fault", "stage2:late-fault", GENERAL).but_c(End::TripleFault),
+    // ---- Before relocation: as stage 1.
+    failure("startup-msr", "startup:vc:0x7c", GENERAL),
+    failure(
+        "startup-no-sev",
+        "startup:cpuid:0x8000001f:eax:clear:0x2",
+        GENERAL,
+    ),
+    failure(
+        "startup-leaf-limit",
+        "startup:cpuid:0x80000000:eax:put:0x8000001e",
+        GENERAL,
+    ),
+    failure(
+        "startup-cbit",
+        "startup:cpuid:0x8000001f:ebx:put:0x16f",
+        End::TripleFault,
+    ),
+    failure("startup-versions", "startup:versions:3:4", GENERAL),
+    // ---- The early kernel: at its first #VC, and once it has a console.
+    failure("early-first", "early:vc:0x76", GENERAL),
+    failure("early-invd", "early:vc:0x76:3000", GENERAL)
+        .says(&["Unsupported exit-code 0x76 in early #VC exception"]),
+    failure("early-unknown", "early:vc:0x55:3000", GENERAL)
+        .says(&["Unsupported exit-code 0x55 in early #VC exception"]),
+    failure("early-response", "early:response:0x2", GENERAL),
+    failure(
+        "early-no-rdrand",
+        "early:cpuid:0x1:ecx:clear:0x40000000",
+        End::Panic,
+    )
+    .says(&["Kernel panic - not syncing: RDRAND is defective"]),
+];
+
+/// All failures, with both handlers.
+pub fn cases() -> Vec<Case> {
+    let case = |kernel: Kernel, failure: &Failure| {
+        let end = match (kernel, failure.c) {
+            (Kernel::C, Some(end)) => end,
+            _ => failure.end,
+        };
+        Case::new(
+            kernel,
+            &format!("lie-{}", failure.name),
+            &format!("--entry raw --vcpus 1 --option lie={}", failure.lie),
+            "nokaslr earlyprintk=ttyS0",
+        )
+        .end(end)
+        .texts(failure.texts)
+    };
+    let of = |kernel| FAILURES.iter().map(move |failure| case(kernel, failure));
+    BOTH.into_iter().flat_map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rust_neither_hangs_nor_goes_on() {
+        for failure in &FAILURES {
+            let shutdown = failure.end == End::TripleFault;
+            assert!(
+                !shutdown || failure.name.ends_with("-cbit"),
+                "{}",
+                failure.name
+            );
+            assert!(!matches!(
+                failure.end,
+                End::Hang | End::PowerOff | End::Check
+            ));
+        }
+    }
+}

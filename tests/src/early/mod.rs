@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The early boot: every way into the kernel, every stage, and a host that deceives each of them.
+//!
+//! C and Rust run the same cases. What has to happen is the same for both; where C is known to do
+//! something else, the case names it, and fails when C does a third thing.
+
+mod boots;
+mod case;
+mod lies;
+
+use std::io::Write;
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use crate::cases::Kernel;
+use crate::kexec;
+use crate::runner;
+use crate::runner::Places;
+use case::Case;
+use case::End;
+
+/// All cases.
+fn cases() -> Vec<Case> {
+    let mut cases = boots::cases();
+    cases.extend(lies::cases());
+    cases
+}
+
+/// Shows the cases.
+pub fn list() {
+    for case in cases() {
+        println!("{:<32} {}", case.name, case.describe());
+    }
+}
+
+/// The initramfs of a case.
+fn initramfs(places: &Places, case: &Case, image: &Path) -> Result<PathBuf, String> {
+    if !case.kexec {
+        return Ok(places.initramfs());
+    }
+    let to = places.logs(&case.name).join("kexec.cpio.gz");
+    kexec::initramfs(places, image, &to).map_err(|error| format!("cannot make it: {error}"))?;
+    Ok(to)
+}
+
+fn run_case(places: &Places, case: &Case, timeout: u64) -> Result<String, String> {
+    let image = case.kernel.image(&places.build);
+    let image = image
+        .filter(|image| image.exists())
+        .ok_or("its kernel is not there: build it first (make kernel-rust, make kernel-c)")?;
+    let logs = places.logs(&case.name);
+    std::fs::create_dir_all(&logs).map_err(|error| format!("{}: {error}", logs.display()))?;
+    let initrd = initramfs(places, case, &image)?;
+    let mut args = case.arguments();
+    if case.end == End::Check && !case.kernel.known_failures().is_empty() {
+        let list = logs.join("known-failures");
+        runner::join_lists(places, case.kernel.known_failures(), &list)
+            .map_err(|error| format!("cannot read tests/known: {error}"))?;
+        args.extend([
+            "--known-failures".into(),
+            list.to_string_lossy().into_owned(),
+        ]);
+    }
+    args.extend([
+        "--timeout".into(),
+        timeout.to_string(),
+        "--kernel".into(),
+        image.to_string_lossy().into_owned(),
+        "--initrd".into(),
+        initrd.to_string_lossy().into_owned(),
+    ]);
+    let outcome = runner::run(places, &case.name, &args)
+        .map_err(|error| format!("{}: {error}", places.sevsim_run().display()))?;
+    match case.complaint(&outcome) {
+        Some(text) => Err(text),
+        None => Ok(case.summary(&outcome)),
+    }
+}
+
+/// Runs the cases whose name begins with one of `names` (all, if there are none).
+pub fn run_all(places: &Places, names: &[String], timeout: u64) -> bool {
+    let wanted = |case: &Case| names.is_empty() || names.iter().any(|n| case.name.starts_with(n));
+    let cases: Vec<Case> = cases().into_iter().filter(wanted).collect();
+    println!("KTAP version 1\n1..{}", cases.len());
+    let mut failures = Vec::new();
+    for (index, case) in cases.iter().enumerate() {
+        let start = Instant::now();
+        let result = run_case(places, case, timeout);
+        let seconds = start.elapsed().as_secs();
+        let (word, line) = match &result {
+            Ok(line) => ("ok", line),
+            Err(line) => ("not ok", line),
+        };
+        println!("{word} {} {} # {seconds} s: {line}", index + 1, case.name);
+        if result.is_err() {
+            failures.push(&case.name);
+        }
+        let _ = std::io::stdout().flush();
+    }
+    if !failures.is_empty() {
+        println!("\nWhat failed, and its logs:");
+        for name in &failures {
+            println!("  {name}: {}", places.logs(name).display());
+        }
+    }
+    println!(
+        "{} passed, {} failed",
+        cases.len() - failures.len(),
+        failures.len()
+    );
+    failures.is_empty() && !cases.is_empty()
+}
+
+/// Both handlers, for cases that are run with each.
+const BOTH: [Kernel; 2] = [Kernel::Rust, Kernel::C];
+
+/// First part of a case's name.
+fn prefix(kernel: Kernel) -> &'static str {
+    match kernel {
+        Kernel::Rust => "rust",
+        Kernel::C => "c",
+        Kernel::Debian => "debian",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique() {
+        let mut names: Vec<_> = cases().into_iter().map(|case| case.name).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn both_handlers_run_the_same_cases() {
+        let names = |kernel| {
+            let of = |case: &Case| case.name.strip_prefix(prefix(kernel)).map(String::from);
+            cases().iter().filter_map(of).collect::<Vec<_>>()
+        };
+        assert_eq!(names(Kernel::Rust), names(Kernel::C));
+    }
+}
