@@ -14,10 +14,10 @@ set -e
 objdump=$1
 object=$2
 
-{
-	LC_ALL=C $objdump -dr -C "$object"
-	LC_ALL=C $objdump -r -C "$object"
-} | ${AWK:-awk} -v object="$object" '
+code=$(LC_ALL=C $objdump -dr -C "$object")
+relocations=$(LC_ALL=C $objdump -r -C "$object")
+
+printf '%s\n' "$code" "$relocations" | ${AWK:-awk} -v object="$object" '
 	function complain(what)
 	{
 		key = where what
