@@ -6,6 +6,7 @@ mod msr;
 mod stage;
 mod state;
 mod stats;
+mod sweep;
 
 use hypervisor::Next;
 use hypervisor::Platform;
@@ -105,7 +106,12 @@ impl Vcpu {
     /// Enters the guest until its next exit.
     fn enter(&mut self) {
         let vm = &self.world.vm;
-        if self.pending.is_none() && vm.nmi_ready(self.index) && vm.take_nmi(self.index) {
+        vm.storm(self.index);
+        if self.stepping.mine {
+            self.sweep_nmi();
+        }
+        let nmi = self.pending.is_none() && vm.nmi_ready(self.index) && vm.take_nmi(self.index);
+        if nmi && !(self.stepping.mine && self.sweep_deliver_nmi()) {
             self.pending = Some(Event::Nmi);
         }
         if let Some(event) = self.pending {
@@ -119,6 +125,9 @@ impl Vcpu {
             control.event_inj_error = error;
             // QEMU would take an exception that occurs on the way as a first one.
             control.exceptions |= event.critical();
+        }
+        if self.stepping.mine {
+            self.sweep_enter();
         }
         self.stats.enter();
         if vm.options().guest_tsc {
@@ -136,7 +145,20 @@ impl Vcpu {
         self.pending = Event::interrupted(control.exit_int_info, control.exit_int_error);
         control.exceptions &= !event::CRITICAL;
         self.stats.count(code);
+        let mine = self.stepping.mine;
+        if mine && self.sweep_exit(code) {
+            self.pending = None;
+            self.notice_cr3();
+            return;
+        }
         self.notice_cr3();
+        self.dispatch(code, info1, info2);
+        if mine {
+            self.sweep_handled();
+        }
+    }
+
+    fn dispatch(&mut self, code: u64, info1: u64, info2: u64) {
         match code {
             exit::VMMCALL => self.vmmcall(),
             exit::MSR => self.msr(info1 != 0),
@@ -146,6 +168,8 @@ impl Vcpu {
                 unsafe { nmi_window() };
                 note_nmi(self);
             }
+            exit::IOIO if self.test_port(info1, info2) => (),
+            exit::IRET => self.iret(),
             exit::IOIO
             | exit::CPUID
             | exit::RDTSC
@@ -225,8 +249,10 @@ impl Vcpu {
         let tasks = state::TaskRegisters {
             scratch: self.scratch_pa,
         };
+        let place = self.place();
         let save = &mut self.vmcb.save;
         match delivery::deliver(save, &world.memory, &tasks, world.cbit, code as u32) {
+            Outcome::Delivered if self.stepping.mine => self.sweep_delivered(code, place),
             Outcome::Delivered => (),
             Outcome::PageFault(event) => self.inject(event),
             Outcome::DoubleFault { vector, error } => {
@@ -250,8 +276,11 @@ impl Vcpu {
     /// An exception that is intercepted since another one was injected.
     fn exception(&mut self, vector: u8, error: u32, address: u64) {
         let Some(first) = self.pending.take() else {
-            // The first one was delivered. This one is a fault like all that are intercepted: it
-            // occurs again, and then without intercept.
+            // The first one was delivered, or there was none and the guest is stepped. This one is
+            // a fault like all that are intercepted: it occurs again, and then without intercept.
+            if self.stepping.mine {
+                self.sweep_leave();
+            }
             return;
         };
         if vector == PAGE_FAULT {

@@ -81,6 +81,11 @@ impl Ap {
         (self.started, first)
     }
 
+    /// Whether the vCPU has been started, whether or not it runs by now.
+    pub fn started(&self) -> bool {
+        self.started
+    }
+
     /// The vCPU enters a hold.
     pub fn hold(&mut self, hold: Hold) {
         self.hold = Some(hold);

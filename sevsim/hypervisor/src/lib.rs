@@ -44,6 +44,7 @@ mod options;
 mod platform;
 mod ram;
 mod stats;
+mod storm;
 mod vcpu;
 mod vm;
 

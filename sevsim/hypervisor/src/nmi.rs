@@ -17,11 +17,18 @@ pub struct Nmi(AtomicU8);
 impl Nmi {
     /// One more NMI. As in hardware one stays latched behind the one in service; as in KVM two may
     /// wait while none is in service, for the second would be latched by the time it comes.
-    pub fn arrive(&self) {
-        let _ = self.update(|state| {
+    ///
+    /// False if there is no room for it: it merges with one that waits.
+    pub fn arrive(&self) -> bool {
+        self.update(|state| {
             let limit = if state & MASKED != 0 { 1 } else { 2 };
             ((state & !MASKED) < limit).then_some(state + 1)
-        });
+        })
+    }
+
+    /// Whether the window is open.
+    pub fn open(&self) -> bool {
+        self.0.load(Ordering::Relaxed) & MASKED == 0
     }
 
     /// Whether [`take`](Self::take) would give an NMI.
@@ -63,12 +70,15 @@ mod tests {
     fn masked_from_injection_until_complete_then_open_at_once() {
         let nmi = Nmi::default();
         assert!(!nmi.take());
-        nmi.arrive();
-        assert!(nmi.ready());
+        assert!(nmi.arrive());
+        assert!(nmi.ready() && nmi.open());
         assert!(nmi.take());
-        nmi.arrive();
+        assert!(!nmi.open());
+        assert!(nmi.arrive());
+        assert!(!nmi.arrive(), "one is latched, the next one merges with it");
         assert!(!nmi.ready() && !nmi.take(), "the window is closed");
         nmi.complete();
+        assert!(nmi.open());
         assert!(
             nmi.ready() && nmi.take(),
             "the latched one follows without a further exit"
@@ -88,11 +98,11 @@ mod tests {
             n
         };
         let nmi = Nmi::default();
-        (0..5).for_each(|_| nmi.arrive());
-        assert_eq!(count(&nmi), 2);
+        let arrived = (0..5).filter(|_| nmi.arrive()).count();
+        assert_eq!((arrived, count(&nmi)), (2, 2));
         nmi.arrive();
         assert!(nmi.take());
-        (0..5).for_each(|_| nmi.arrive());
+        assert_eq!((0..5).filter(|_| nmi.arrive()).count(), 1);
         nmi.complete();
         assert_eq!(count(&nmi), 1);
     }

@@ -72,6 +72,9 @@ pub struct Options {
     /// `tsc`: whether the guest's TSC stands still while the guest does not run (`guest`), so that
     /// it counts what the guest itself costs, or is that of the machine (`host`). One vCPU only.
     pub guest_tsc: bool,
+    /// `nmi-test`: whether the guest finds the test port, by which it can ask for NMIs (`on`,
+    /// `off`).
+    pub nmi_test: bool,
     /// `entry`: how the guest starts, `firmware` or `raw`.
     pub entry: Entry,
     /// `kernel-at` and so on: addresses for `entry=raw`.
@@ -93,6 +96,7 @@ impl Default for Options {
             reduction: 5,
             monitor: false,
             guest_tsc: false,
+            nmi_test: false,
             entry: Entry::Firmware,
             place: Place::default(),
             lies: [None; MAX_LIES],
@@ -127,8 +131,8 @@ impl fmt::Display for OptionError<'_> {
             Self::UnknownKey(key) => write!(
                 f,
                 "unknown option `{key}`; known are mem, vcpus, cbit, ghcb, apic, intercept, \
-                 reduction, monitor, entry, kernel-at, params-at, cmdline-at, initrd-at, \
-                 rsdp-at, tsc and lie"
+                 reduction, monitor, nmi-test, entry, kernel-at, params-at, cmdline-at, \
+                 initrd-at, rsdp-at, tsc and lie"
             ),
             Self::BadValue {
                 key,
@@ -205,6 +209,13 @@ impl Options {
             }
             .map(|guest| self.guest_tsc = guest)
             .ok_or("host or guest"),
+            "nmi-test" => match value {
+                "on" => Some(true),
+                "off" => Some(false),
+                _ => None,
+            }
+            .map(|on| self.nmi_test = on)
+            .ok_or("on or off"),
             "entry" => match value {
                 "firmware" => Some(Entry::Firmware),
                 "raw" => Some(Entry::Raw),
@@ -256,9 +267,9 @@ mod tests {
     #[test]
     fn every_option_is_read() {
         let text = "mem=1024 vcpus=8 cbit=47 ghcb=1 apic=x2apic intercept=all reduction=1 \
-                    monitor=on tsc=guest entry=raw kernel-at=0x1000000 params-at=0x2000 \
-                    cmdline-at=0x3000 initrd-at=0x140000000 rsdp-at=0x5000 lie=any:late-fault \
-                    lie=stage2:vc:0x7c";
+                    monitor=on nmi-test=on tsc=guest entry=raw kernel-at=0x1000000 \
+                    params-at=0x2000 cmdline-at=0x3000 initrd-at=0x140000000 rsdp-at=0x5000 \
+                    lie=any:late-fault lie=stage2:vc:0x7c";
         let want = Options {
             mem_mib: 1024,
             vcpus: 8,
@@ -269,6 +280,7 @@ mod tests {
             reduction: 1,
             monitor: true,
             guest_tsc: true,
+            nmi_test: true,
             entry: Entry::Raw,
             place: Place {
                 kernel: Some(0x100_0000),
@@ -311,6 +323,7 @@ mod tests {
             "reduction=64",
             "monitor=1",
             "tsc=1",
+            "nmi-test=1",
             "mem=-64",
             "entry=bios",
             "kernel-at=1000",

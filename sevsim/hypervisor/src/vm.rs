@@ -17,6 +17,7 @@ use crate::msr_protocol;
 use crate::options::{Options, MAX_VCPUS};
 use crate::platform::Platform;
 use crate::ram::Ram;
+use crate::storm::Storm;
 use crate::vcpu::Vcpu;
 
 /// What a vCPU does after the hypervisor handled its VMGEXIT.
@@ -92,6 +93,7 @@ pub struct Vm<P: Platform> {
     ioapic: IoApic,
     pci_ports: PciPorts,
     power: Power,
+    storm: Storm,
 }
 
 impl<P: Platform> Vm<P> {
@@ -117,6 +119,7 @@ impl<P: Platform> Vm<P> {
             fw_cfg,
             ioapic: IoApic::default(),
             pci_ports: PciPorts::default(),
+            storm: Storm::default(),
         })
     }
 
@@ -192,7 +195,46 @@ impl<P: Platform> Vm<P> {
 
     /// A physical NMI that is not a kick reached the CPU of this vCPU.
     pub fn nmi_arrived(&self, vcpu: usize) {
-        self.vcpus[vcpu].nmi.arrive();
+        let vcpu = &self.vcpus[vcpu];
+        if !vcpu.nmi.arrive() {
+            vcpu.stats.merged_nmis.add(1);
+        }
+    }
+
+    /// Whether the guest's NMI window is open.
+    pub fn nmi_open(&self, vcpu: usize) -> bool {
+        self.vcpus[vcpu].nmi.open()
+    }
+
+    /// NMIs given out for injection, and those that merged with one that waited.
+    pub fn nmi_counts(&self, vcpu: usize) -> (u64, u64) {
+        let stats = &self.vcpus[vcpu].stats;
+        (stats.nmis.get(), stats.merged_nmis.get())
+    }
+
+    /// Begins or ends a storm of NMIs: bursts per second and vCPU in bits 15:0, further NMIs of
+    /// each burst in bits 19:16, seed in bits 31:20.
+    pub fn set_storm(&self, word: u32) {
+        self.storm.set(word);
+    }
+
+    /// Raises the NMIs of the storm that are due. Ask at each exit of a vCPU, on its own CPU.
+    pub fn storm(&self, vcpu: usize) {
+        if !self.storm.on() {
+            return;
+        }
+        let now = self.platform.tsc();
+        for target in self.vcpus() {
+            let count = self.storm.due(target.index, now, self.platform.tsc_khz());
+            // A vCPU that waits for its first start has no handler.
+            if count == 0 || !target.ap.lock().started() {
+                continue;
+            }
+            (0..count).for_each(|_| self.nmi_arrived(target.index));
+            if target.index != vcpu {
+                self.platform.kick(target.index);
+            }
+        }
     }
 
     /// Whether an NMI waits and the guest's NMI window is open.

@@ -19,6 +19,9 @@ use crate::vmcb::Segment;
 /// Vector of the VMM communication exception.
 pub const VECTOR: u8 = 29;
 
+/// Vector of the non-maskable interrupt.
+const NMI: u8 = 2;
+
 /// What became of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -78,7 +81,7 @@ pub fn deliver<M: GuestMemory, T: Tasks>(
         paging: Paging::of(save, cbit),
     };
     let result = if save.efer & bits::EFER_LMA != 0 {
-        long_mode(save, &linear, tasks, code)
+        long_mode(save, &linear, tasks, VECTOR, Some(code))
     } else if save.cr0 & bits::CR0_PE == 0 {
         real_mode(save, &linear)
     } else if save.rflags & bits::RFLAGS_VM != 0 {
@@ -99,6 +102,27 @@ pub fn deliver<M: GuestMemory, T: Tasks>(
         }
         // #TS, #NP, #SS and #GP are contributory as well, and so make a double fault.
         Err(Stop::Fault(vector, error)) => Outcome::DoubleFault { vector, error },
+    }
+}
+
+/// Delivers an NMI in long mode, for a host that has to see the first instruction of its handler.
+/// Anything but `Delivered` leaves the guest as it was: inject the NMI then.
+pub fn deliver_nmi<M: GuestMemory, T: Tasks>(
+    save: &mut Save,
+    memory: &M,
+    tasks: &T,
+    cbit: u64,
+) -> Outcome {
+    let linear = Linear {
+        memory,
+        paging: Paging::of(save, cbit),
+    };
+    if save.efer & bits::EFER_LMA == 0 {
+        return Outcome::Unsupported("NMI outside of long mode");
+    }
+    match long_mode(save, &linear, tasks, NMI, None) {
+        Ok(()) => Outcome::Delivered,
+        Err(_) => Outcome::Unsupported("NMI whose delivery faults"),
     }
 }
 
@@ -188,9 +212,10 @@ fn long_mode<M: GuestMemory, T: Tasks>(
     save: &mut Save,
     linear: &Linear<'_, M>,
     tasks: &T,
-    code: u32,
+    vector: u8,
+    code: Option<u32>,
 ) -> Result<(), Stop> {
-    let offset = u64::from(VECTOR) * 16;
+    let offset = u64::from(vector) * 16;
     if offset + 15 > u64::from(save.idtr.limit) {
         return Err(Stop::Fault(13, GATE));
     }
@@ -232,7 +257,7 @@ fn long_mode<M: GuestMemory, T: Tasks>(
     // The stack is aligned to 16 bytes before the frame is pushed.
     let top = rsp & !0xf;
     let frame = [
-        u64::from(code),
+        u64::from(code.unwrap_or(0)),
         save.rip,
         u64::from(save.cs.selector),
         pushed_flags(save.rflags),
@@ -243,11 +268,16 @@ fn long_mode<M: GuestMemory, T: Tasks>(
     for (slot, value) in bytes.chunks_exact_mut(8).zip(frame) {
         slot.copy_from_slice(&value.to_le_bytes());
     }
-    let new_rsp = top.wrapping_sub(48);
+    let bytes = if code.is_some() {
+        &bytes[..]
+    } else {
+        &bytes[8..]
+    };
+    let new_rsp = top.wrapping_sub(bytes.len() as u64);
     if !canonical(new_rsp) {
         return Err(Stop::Fault(12, EXT));
     }
-    linear.write(new_rsp, &bytes, pusher(target.cpl, inner))?;
+    linear.write(new_rsp, bytes, pusher(target.cpl, inner))?;
     if !canonical(rip) {
         return Err(Stop::Fault(13, EXT));
     }

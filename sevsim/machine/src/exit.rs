@@ -13,6 +13,8 @@ pub const WRITE_DR7: u64 = 0x37;
 pub const EXCEPTION: u64 = 0x40;
 /// Exception with vector 31.
 pub const EXCEPTION_LAST: u64 = 0x5f;
+/// #DB.
+pub const DB: u64 = 0x41;
 /// Physical non-maskable interrupt.
 pub const NMI: u64 = 0x61;
 /// Write of CR0 that changes more than TS and MP.
@@ -25,6 +27,8 @@ pub const RDTSC: u64 = 0x6e;
 pub const RDPMC: u64 = 0x6f;
 /// CPUID.
 pub const CPUID: u64 = 0x72;
+/// IRET.
+pub const IRET: u64 = 0x74;
 /// INVD.
 pub const INVD: u64 = 0x76;
 /// INVLPG.
@@ -71,6 +75,7 @@ pub fn name(code: u64) -> Option<&'static str> {
         WRITE_CR4 => "cr4-write",
         READ_DR7 => "dr7-read",
         WRITE_DR7 => "dr7-write",
+        DB => "debug",
         EXCEPTION..=EXCEPTION_LAST => "exception",
         NMI => "nmi",
         CR0_SEL_WRITE => "cr0-write",
@@ -78,6 +83,7 @@ pub fn name(code: u64) -> Option<&'static str> {
         RDTSC => "rdtsc",
         RDPMC => "rdpmc",
         CPUID => "cpuid",
+        IRET => "iret",
         INVD => "invd",
         INVLPG => "invlpg",
         INVLPGA => "invlpga",

@@ -22,4 +22,6 @@ pub mod npt;
 pub mod paging;
 pub mod reset;
 pub mod stage;
+pub mod step;
+pub mod sweep;
 pub mod vmcb;

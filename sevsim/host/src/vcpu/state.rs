@@ -14,6 +14,7 @@ use machine::vmcb::Segment;
 use machine::vmcb::Vmcb;
 
 use super::stats::Stats;
+use super::sweep::Stepping;
 use crate::cpu;
 use crate::fatal;
 use crate::memory;
@@ -66,6 +67,8 @@ pub struct Vcpu {
     pub cbit_active: bool,
     /// Stage of the guest's boot.
     pub tracker: Tracker,
+    /// Execution by single steps.
+    pub stepping: Stepping,
     /// Counters.
     pub stats: &'static Stats,
 }
@@ -115,6 +118,7 @@ impl Vcpu {
                 aliases_cr3: 0,
                 cbit_active: false,
                 tracker: Tracker::new(world.direct.is_none()),
+                stepping: Stepping::default(),
                 stats: Stats::of(index),
             });
             (*at).update_paging();
@@ -136,18 +140,8 @@ impl Vcpu {
 
     /// A general register by its number in instructions.
     pub fn register(&self, number: u8) -> u64 {
-        let saved = &self.regs.saved;
-        match number {
-            0 => self.vmcb.save.rax,
-            1 => saved[1],
-            2 => saved[2],
-            3 => saved[0],
-            4 => self.vmcb.save.rsp,
-            5 => saved[5],
-            6 => saved[3],
-            7 => saved[4],
-            _ => saved[usize::from(number) - 2],
-        }
+        let save = &self.vmcb.save;
+        register(&self.regs.saved, save.rax, save.rsp, number)
     }
 
     /// ECX, EDX:EAX of the MSR instructions.
@@ -166,6 +160,21 @@ impl Vcpu {
     /// Registers for the report of an error.
     pub fn registers(&self) -> Registers<'_> {
         Registers(self)
+    }
+}
+
+/// A general register by its number in instructions, of those outside of the VMCB and those in it.
+pub fn register(saved: &[u64; 14], rax: u64, rsp: u64, number: u8) -> u64 {
+    match number {
+        0 => rax,
+        1 => saved[1],
+        2 => saved[2],
+        3 => saved[0],
+        4 => rsp,
+        5 => saved[5],
+        6 => saved[3],
+        7 => saved[4],
+        _ => saved[usize::from(number) - 2],
     }
 }
 
