@@ -194,6 +194,11 @@ impl Vcpu {
             exit::EXCEPTION..=exit::EXCEPTION_LAST => {
                 self.exception((code - exit::EXCEPTION) as u8, info1 as u32, info2);
             }
+            exit::SMI => fatal!(
+                "vCPU {}: a device sent an SMI, which a SEV-ES guest cannot take {}",
+                self.index,
+                self.registers()
+            ),
             exit::SHUTDOWN => self.shutdown(),
             _ => fatal!(
                 "vCPU {}: exit {code:#x} info1={info1:#x} info2={info2:#x} {}",

@@ -17,6 +17,8 @@ pub const EXCEPTION_LAST: u64 = 0x5f;
 pub const DB: u64 = 0x41;
 /// Physical non-maskable interrupt.
 pub const NMI: u64 = 0x61;
+/// System management interrupt.
+pub const SMI: u64 = 0x62;
 /// Write of CR0 that changes more than TS and MP.
 pub const CR0_SEL_WRITE: u64 = 0x65;
 /// LIDT.
@@ -78,6 +80,7 @@ pub fn name(code: u64) -> Option<&'static str> {
         DB => "debug",
         EXCEPTION..=EXCEPTION_LAST => "exception",
         NMI => "nmi",
+        SMI => "smi",
         CR0_SEL_WRITE => "cr0-write",
         IDTR_WRITE => "idtr-write",
         RDTSC => "rdtsc",

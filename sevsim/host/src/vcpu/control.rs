@@ -82,6 +82,7 @@ pub fn set_up(control: &mut Control, options: &Options, world: &World, root: u64
     control.dr_writes = DR7;
     for code in [
         exit::NMI,
+        exit::SMI,
         exit::CR0_SEL_WRITE,
         exit::RDPMC,
         exit::CPUID,

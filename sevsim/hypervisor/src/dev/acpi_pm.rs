@@ -63,11 +63,11 @@ pub fn sleep_request<P: Platform>(
     if !matches!((value >> 10) & 7, SLP_TYP_S5 | SLP_TYP_S4) {
         return None;
     }
-    (pm_base(platform, pci) == Some(port - PM1_CNT)).then_some(Stop::PowerOff)
+    (base(platform, pci) == Some(port - PM1_CNT)).then_some(Stop::PowerOff)
 }
 
 /// Where the firmware put the power management registers.
-fn pm_base<P: Platform>(platform: &P, pci: &PciPorts) -> Option<u16> {
+pub fn base<P: Platform>(platform: &P, pci: &PciPorts) -> Option<u16> {
     let _others_wait = pci.0.lock();
     // The guest may be in the middle of a configuration access of its own.
     let saved = platform.port_in(PCI_ADDRESS, 4);
@@ -124,7 +124,7 @@ mod tests {
             assert!(held.is_some() && pci.0.try_lock().is_none(), "{port:#x}");
         }
         // Given back each time: this would hang otherwise.
-        pm_base(&Mock::new(1), &pci);
+        base(&Mock::new(1), &pci);
         assert!(pci.0.try_lock().is_some());
     }
 

@@ -32,6 +32,7 @@ const DFR: u64 = 0xe0;
 const SPURIOUS: u64 = 0xf0;
 const ICR_LOW: u64 = 0x300;
 const ICR_HIGH: u64 = 0x310;
+const LVT_CMCI: u64 = 0x2f0;
 const LVT_FIRST: u64 = 0x320;
 const LVT_LAST: u64 = 0x370;
 const TIMER_INITIAL_COUNT: u64 = 0x380;
@@ -98,6 +99,16 @@ fn addressed(target: &ApicShadow, id: u32, destination: u32, logical: bool, x2: 
     }
 }
 
+/// What may be written to a register: local interrupts of mode SMI or INIT, and of the reserved
+/// modes, stay masked. They would hit the physical CPU.
+fn filter(register: u64, value: u64) -> u64 {
+    let local = register == LVT_CMCI || (LVT_FIRST..=LVT_LAST).contains(&register);
+    match (value >> 8) & 7 {
+        2 | 3 | 5 | 6 if local => value | LVT_MASKED,
+        _ => value,
+    }
+}
+
 /// Whether an address is in the APIC's register page.
 pub fn in_page(gpa: u64) -> bool {
     gpa & !0xfff == BASE
@@ -158,6 +169,7 @@ impl<P: Platform> Vm<P> {
             DFR => shadow.dfr.set(value | 0x0fff_ffff),
             _ => {}
         }
+        let value = filter(register, value);
         self.platform().mmio_write(BASE + register, 4, value);
     }
 
@@ -171,7 +183,8 @@ impl<P: Platform> Vm<P> {
 
     /// WRMSR of an x2APIC register.
     pub(crate) fn x2apic_write(&self, vcpu: &Vcpu, msr: u32, value: u64) -> Result<(), MsrFault> {
-        if u64::from(msr - MSR_X2APIC) << 4 == ICR_LOW {
+        let register = u64::from(msr - MSR_X2APIC) << 4;
+        if register == ICR_LOW {
             if !vcpu.apic.x2apic.get() {
                 return Err(MsrFault);
             }
@@ -180,7 +193,7 @@ impl<P: Platform> Vm<P> {
                 return Ok(());
             }
         }
-        self.platform().wrmsr(msr, value)
+        self.platform().wrmsr(msr, filter(register, value))
     }
 
     /// WRMSR of APIC_BASE: the mode may change, the address may not.
@@ -308,6 +321,29 @@ mod tests {
             .collect();
         vm.vcpus().iter().for_each(|vcpu| vcpu.nmi.reset());
         got
+    }
+
+    #[test]
+    fn local_interrupts_are_no_smi_nor_init() {
+        let vm = vm(1);
+        for (register, value, want) in [
+            (0x350, 0x231, 0x1_0231),
+            (0x360, 0x531, 0x1_0531),
+            (0x370, 0x331, 0x1_0331),
+            (0x330, 0x631, 0x1_0631),
+            (0x2f0, 0x231, 0x1_0231),
+            (0x350, 0x700, 0x700),
+            (0x360, 0x400, 0x400),
+            (0x320, 0x2_00ec, 0x2_00ec),
+            (0xf0, 0x2ff, 0x2ff),
+        ] {
+            vm.apic_write(vm.vcpu(0), BASE + register, 4, value);
+            assert_eq!(vm.platform().take_mmio(), [(BASE + register, 4, want)]);
+            let msr = MSR_X2APIC + (register >> 4) as u32;
+            vm.platform().msrs.lock().unwrap().insert(msr, 0);
+            assert_eq!(vm.x2apic_write(vm.vcpu(0), msr, value), Ok(()));
+            assert_eq!(vm.platform().msrs.lock().unwrap()[&msr], want, "{msr:#x}");
+        }
     }
 
     #[test]

@@ -8,3 +8,4 @@ pub mod cmos;
 pub mod fw_cfg;
 pub mod ioapic;
 pub mod power;
+pub mod smi;

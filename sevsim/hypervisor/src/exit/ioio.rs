@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Port I/O: single accesses and strings, and the ports that the hypervisor answers itself.
 
-use crate::dev::{acpi_pm, cmos, fw_cfg, power};
+use crate::dev::{acpi_pm, cmos, fw_cfg, power, smi};
 use crate::exit::Answer;
 use crate::ghcb::layout::RAX;
 use crate::ghcb::scratch::Scratch;
@@ -62,6 +62,7 @@ fn straddles(port: u16, size: u8) -> bool {
             power::PORTS
                 .iter()
                 .any(|&filtered| touches(filtered, filtered))
+                || touches(smi::COMMAND, smi::COMMAND)
                 || touches(cmos::INDEX, cmos::DATA)
                 || touches(fw_cfg::SELECTOR, fw_cfg::DATA)
                 || touches(fw_cfg::DMA_HIGH, fw_cfg::DMA_LAST)
@@ -194,6 +195,9 @@ impl<P: Platform> Vm<P> {
                 });
                 if stop.is_some() {
                     return stop;
+                }
+                if smi::hold_back(self.platform(), self.pci_ports(), port, size, value) {
+                    return None;
                 }
                 let _pci = self.pci_ports().lock(port);
                 self.platform().port_out(port, size, value);
