@@ -22,9 +22,6 @@ use machine::insn;
 use machine::insn::Insn;
 use machine::npt::Alias;
 use machine::npt::Exhausted;
-use machine::paging::Paging;
-use machine::paging::Want;
-use machine::paging::Who;
 use machine::vmcb::bits;
 
 use crate::cpu;
@@ -314,44 +311,13 @@ impl Vcpu {
     }
 
     /// Bytes at RIP, as many as can be fetched.
-    fn code_bytes(&self) -> ([u8; 15], usize) {
-        let save = &self.vmcb.save;
-        let mut bytes = [0; 15];
-        let paging = Paging::of(save, self.world.cbit);
-        let linear = machine::linear::Linear {
-            memory: &self.world.memory,
-            paging,
-        };
-        let who = if save.cpl == 3 {
-            Who::User
-        } else {
-            Who::Supervisor
-        };
-        let base = if self.long_code() { 0 } else { save.cs.base };
-        let start = base.wrapping_add(save.rip);
-        // Up to the page's end first: the rest need not be mapped.
-        let first = bytes.len().min(4096 - (start & 0xfff) as usize);
-        if linear
-            .read(start, &mut bytes[..first], Want::Fetch, who)
-            .is_err()
-        {
-            return (bytes, 0);
-        }
-        let rest = start.wrapping_add(first as u64);
-        if first < bytes.len()
-            && linear
-                .read(rest, &mut bytes[first..], Want::Fetch, who)
-                .is_err()
-        {
-            return (bytes, first);
-        }
-        (bytes, 15)
+    fn code_bytes(&self) -> ([u8; insn::LONGEST], usize) {
+        insn::fetch(&self.vmcb.save, &self.world.memory, self.world.cbit)
     }
 
     /// Whether the code segment is a 64-bit one.
     fn long_code(&self) -> bool {
-        let save = &self.vmcb.save;
-        save.efer & bits::EFER_LMA != 0 && save.cs.attributes & machine::vmcb::Segment::LONG != 0
+        self.vmcb.save.long_code()
     }
 
     /// The instruction at RIP, if it is one that this crate knows.
@@ -381,9 +347,11 @@ impl Vcpu {
     fn advance(&mut self, len: usize) {
         let save = &mut self.vmcb.save;
         let rip = save.rip.wrapping_add(len as u64);
-        let long = save.efer & bits::EFER_LMA != 0
-            && save.cs.attributes & machine::vmcb::Segment::LONG != 0;
-        save.rip = if long { rip } else { rip & 0xffff_ffff };
+        save.rip = if save.long_code() {
+            rip
+        } else {
+            rip & 0xffff_ffff
+        };
         save.rflags &= !bits::RFLAGS_RF;
         self.vmcb.control.int_state = 0;
         if save.rflags & bits::RFLAGS_TF != 0 {

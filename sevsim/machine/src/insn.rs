@@ -5,6 +5,48 @@
 //! guest's own decoder handles everything that becomes #VC; here are only those that hardware
 //! executes without its help: MSR access, VMGEXIT, MOV to CR, LMSW, CLTS, INVLPG.
 
+use crate::linear::Linear;
+use crate::paging::GuestMemory;
+use crate::paging::Paging;
+use crate::paging::Want;
+use crate::paging::Who;
+use crate::vmcb::Save;
+
+/// The longest instruction.
+pub const LONGEST: usize = 15;
+
+/// The bytes at CS:RIP, and how many of them can be fetched: up to the end of the page, if the next
+/// one is not there.
+pub fn fetch<M: GuestMemory>(save: &Save, memory: &M, cbit: u64) -> ([u8; LONGEST], usize) {
+    let linear = Linear {
+        memory,
+        paging: Paging::of(save, cbit),
+    };
+    let who = if save.cpl == 3 {
+        Who::User
+    } else {
+        Who::Supervisor
+    };
+    // Outside 64-bit code linear addresses wrap at 4 GiB, in compatibility mode too.
+    let (base, mask) = if save.long_code() {
+        (0, u64::MAX)
+    } else {
+        (save.cs.base, 0xffff_ffff)
+    };
+    let start = base.wrapping_add(save.rip) & mask;
+    let mut bytes = [0; LONGEST];
+    let first = LONGEST.min(4096 - (start & 0xfff) as usize);
+    let read = |start, bytes: &mut [u8]| linear.read(start, bytes, Want::Fetch, who).is_ok();
+    if !read(start, &mut bytes[..first]) {
+        return (bytes, 0);
+    }
+    let rest = start.wrapping_add(first as u64) & mask;
+    if first < LONGEST && !read(rest, &mut bytes[first..]) {
+        return (bytes, first);
+    }
+    (bytes, LONGEST)
+}
+
 /// An instruction that the machine can carry out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Insn {
@@ -114,6 +156,9 @@ fn operand(bytes: &[u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::paging::model::Memory;
+    use crate::paging::Backing;
+    use crate::vmcb::bits;
 
     #[test]
     fn instructions_and_lengths() {
@@ -172,6 +217,54 @@ mod tests {
         for (bytes, expected) in table {
             assert_eq!(decode(bytes, true), expected, "{bytes:02x?}");
         }
+    }
+
+    /// Linear addresses are physical ones: 32-bit code without paging.
+    fn flat() -> Save {
+        let mut save = crate::reset::vmcb().save;
+        save.cs.base = 0;
+        save.rip = 0x1000;
+        save
+    }
+
+    fn memory(at: u64) -> Memory {
+        let memory = Memory::new(1 << 20);
+        let code: Vec<u8> = (1..=LONGEST as u8).collect();
+        memory.write(at, Backing::Private, &code).unwrap();
+        memory
+    }
+
+    #[test]
+    fn fetches_up_to_what_is_there() {
+        let mut save = flat();
+        let (bytes, len) = fetch(&save, &memory(0x1000), 1 << 51);
+        assert_eq!((bytes[0], bytes[14], len), (1, 15, 15));
+        // The last page of memory.
+        save.rip = (1 << 20) - 4;
+        let memory = Memory::new(1 << 20);
+        assert_eq!(fetch(&save, &memory, 1 << 51).1, 4);
+        save.rip = 1 << 20;
+        assert_eq!(fetch(&save, &memory, 1 << 51).1, 0);
+    }
+
+    #[test]
+    fn addresses_wrap_outside_64_bit_code() {
+        let mut save = flat();
+        save.cs.base = 0xffff_f000;
+        save.rip = 0x2000;
+        assert_eq!(fetch(&save, &memory(0x1000), 1 << 51).0[0], 1);
+        // Compatibility mode: linear addresses have 64 bits, segments do not reach them.
+        let memory = memory(0x1000);
+        memory.put(0x8000, 0x9000 | 7 | 1 << 51);
+        memory.put(0x9000, 0xa007 | 1 << 51);
+        memory.put(0xa000, 0x87 | 1 << 51);
+        save.cr3 = 0x8000;
+        save.cr4 = bits::CR4_PAE;
+        save.cr0 = bits::CR0_PE | bits::CR0_PG;
+        save.efer |= bits::EFER_LME | bits::EFER_LMA;
+        save.cs.attributes = 0xcfb;
+        save.cpl = 3;
+        assert_eq!(fetch(&save, &memory, 1 << 51).0[0], 1);
     }
 
     #[test]

@@ -233,6 +233,13 @@ impl Save {
     }
 }
 
+impl Save {
+    /// Whether the code segment is a 64-bit one.
+    pub fn long_code(&self) -> bool {
+        self.efer & bits::EFER_LMA != 0 && self.cs.attributes & Segment::LONG != 0
+    }
+}
+
 impl Vmcb {
     /// A VMCB of zeros.
     pub const fn zeroed() -> Self {
