@@ -95,7 +95,10 @@ impl Clock {
         gpa: u64,
         unix_seconds: u64,
     ) -> Result<(), NotRam> {
-        let boot = (unix_seconds * NANOSECONDS).saturating_sub(self.now(platform));
+        // The guest sets the RTC, to years that nanoseconds in 64 bits do not reach.
+        let boot = unix_seconds
+            .saturating_mul(NANOSECONDS)
+            .saturating_sub(self.now(platform));
         let mut info = [0; 12];
         info[4..8].copy_from_slice(&((boot / NANOSECONDS) as u32).to_le_bytes());
         info[8..12].copy_from_slice(&((boot % NANOSECONDS) as u32).to_le_bytes());
@@ -235,6 +238,13 @@ mod tests {
         assert_eq!(page[4..8], 999_999_997_u32.to_le_bytes());
         let nsec = u32::from_le_bytes(page[8..12].try_into().unwrap());
         assert!(nsec.abs_diff(500_000_000) < 10, "{nsec}");
+    }
+
+    #[test]
+    fn wall_clock_of_a_guest_that_set_a_far_year() {
+        let mock = Mock::new(1);
+        let clock = Clock::start(&mock);
+        assert_eq!(clock.write_wall_clock(&mock, 0x3000, u64::MAX / 8), Ok(()));
     }
 
     #[test]

@@ -48,8 +48,8 @@ impl Answer {
 impl<P: Platform> Vm<P> {
     /// Handles the event in the GHCB at `gpa`.
     pub(crate) fn nae_event(&self, vcpu: &Vcpu, gpa: u64, cr4: u64) -> Next {
-        // KVM too returns to the guest when there is no GHCB to reply in.
-        if !self.ram().contains(gpa, 0x1000) {
+        // KVM too returns to the guest when there is no GHCB to reply in, and takes 0 for none.
+        if gpa == 0 || !self.ram().contains(gpa, 0x1000) {
             return self.no_ghcb(vcpu, gpa);
         }
         let Ok(mut ghcb) = Ghcb::open(self.platform(), gpa) else {

@@ -238,6 +238,47 @@ fn every_missing_input_is_refused() {
     }
 }
 
+/// The inputs that an event does not need may be missing, and are not looked at.
+#[test]
+fn other_inputs_may_be_missing() {
+    let all = [RAX, RBX, RCX, RDX, SCRATCH, XCR0, XSS, CPL];
+    for (good, needs) in events() {
+        let mut call = good.clone();
+        for field in all {
+            let given = good.fields.iter().any(|(has, _)| *has == field);
+            if !given && !needs.contains(&(field & !7)) {
+                call = call.with(field, !0).without(field);
+            }
+        }
+        let (with, without) = (call.run(&vm(1)), good.run(&vm(1)));
+        assert_eq!((with.info1, with.info2), (0, without.info2));
+        for field in [RAX, RBX, RCX, RDX] {
+            assert_eq!(with.valid, without.valid, "{:x?}", good.fields);
+            if with.valid.contains(&field) {
+                assert_eq!(with.field(field), without.field(field), "{field:#x}");
+            }
+        }
+    }
+}
+
+/// KVM takes any other value for a write; the specification knows 0 and 1.
+#[test]
+fn msr_events_read_or_write() {
+    for info1 in [2, 3, 1 << 32, u64::MAX] {
+        let call = call(0x7c, info1, 0).with(RCX, 0x277);
+        call.clone().run(&vm(1)).refused(4);
+        let call = call.with(RAX, 6).with(RDX, 0);
+        call.run(&vm(1)).refused(5);
+    }
+}
+
+/// The leaf is EAX; KVM compares all of RAX, and then answers with the XCR0 of an earlier exit.
+#[test]
+fn leaf_of_cpuid_is_eax() {
+    let call = call(0x72, 0, 0).with(RAX, 0x1_0000_000d).with(RCX, 0);
+    call.run(&vm(1)).refused(4);
+}
+
 #[test]
 fn usage_goes_before_everything_else() {
     for code in [0x7b, 0x8000_0010, 0x1234] {
@@ -292,7 +333,7 @@ fn each_field_is_read_once() {
 #[test]
 fn page_without_ghcb_is_no_accident() {
     let vm = vm(1);
-    for gpa in [LOW, 0xfee0_0000, 1 << 51, u64::MAX & !0xfff] {
+    for gpa in [0, LOW, 0xfee0_0000, 1 << 51, u64::MAX & !0xfff] {
         assert_eq!(vm.vmgexit(0, gpa, 0), (gpa, Next::Resume));
     }
     assert_eq!(vm.platform().writes.lock().unwrap().len(), 0);
