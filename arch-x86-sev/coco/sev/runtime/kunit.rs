@@ -99,9 +99,9 @@ mod tests {
 
     #[test]
     fn segment_bases() {
-        assert_eq!(Descriptor(0x12_00_f3_34_5678_ffff).base(), 0x1234_5678);
+        assert_eq!(Descriptor(0x1200_f334_5678_ffff).base(), 0x1234_5678);
         assert_eq!(
-            Descriptor(!0x12_00_00_34_5678_0000).base(),
+            Descriptor(!0x1200_0034_5678_0000).base(),
             !0x1234_5678 & 0xffff_ffff
         );
     }
