@@ -13,7 +13,6 @@ use kernel::{
 };
 
 use crate::{
-    cpu,
     env::KernelEnv,
     proto::{
         exit::msr,
@@ -97,6 +96,10 @@ pub(crate) unsafe extern "C" fn sev_es_ghcb_hv_call(
 
 /// Checks the reply to an exit that the C caller performed.
 ///
+/// Other than in C, SW_EXITINFO1 has to be marked valid. That is no new demand on hypervisors: the
+/// caller marked it itself when it filled in its request, so the mark is missing only if the
+/// hypervisor cleared the bitmap and did not mark its own reply, which the specification demands.
+///
 /// # Safety
 ///
 /// As for `sev_es_ghcb_hv_call()`.
@@ -137,33 +140,5 @@ pub(crate) unsafe extern "C" fn __vc_handle_msr(
         let mut env = KernelEnv::with_ghcb(regs, handle);
 
         report(ctxt, msr::access(&mut env, write))
-    }
-}
-
-/// Raises the exception that a result of `ES_EXCEPTION` came with.
-///
-/// # Safety
-///
-/// `ctxt->regs` and `ctxt->fi` must be initialised.
-#[export]
-pub(crate) unsafe extern "C" fn vc_forward_exception(ctxt: *mut bindings::es_em_ctxt) {
-    // SAFETY: By the contract of the function.
-    unsafe {
-        let regs = (*ctxt).regs;
-        let fi = (*ctxt).fi;
-
-        match fi.vector as u32 {
-            bindings::X86_TRAP_GP => bindings::exc_general_protection(regs, fi.error_code),
-            bindings::X86_TRAP_UD => bindings::exc_invalid_op(regs),
-            bindings::X86_TRAP_PF => {
-                cpu::write_cr2(fi.cr2 as u64);
-                bindings::exc_page_fault(regs, fi.error_code);
-            }
-            bindings::X86_TRAP_AC => bindings::exc_alignment_check(regs, fi.error_code),
-            vector => bindings::panic(
-                c"SEV-ES: exception %u in #VC instruction emulation".as_char_ptr(),
-                vector,
-            ),
-        }
     }
 }
