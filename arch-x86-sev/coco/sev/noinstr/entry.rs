@@ -53,6 +53,9 @@ fn from_invalid_context(regs: *mut bindings::pt_regs) -> bool {
 
 /// Raises an exception as hardware would have done.
 ///
+/// `orig_ax` stays -1, which the entry code makes it for hardware's exceptions, too. Anything else
+/// means a system call, and the delivery of a signal would restart it, or change RAX.
+///
 /// # Safety
 ///
 /// For kernel mode, must be called in NMI context; for user mode, must be the last thing that the
