@@ -115,12 +115,12 @@ pub fn cases() -> Vec<Case> {
     use Kernel::*;
     use Way::*;
     vec![
-        case("probe", Rust, Probe, "--vcpus 1"),
+        case("probe", Rust, Probe, "--vcpus 1 --expect terminate:2:0"),
         case(
             "probe-intercept-all",
             Rust,
             Probe,
-            "--vcpus 1 --intercept all",
+            "--vcpus 1 --intercept all --expect terminate:2:0",
         ),
         case("rust-1cpu-xapic", Rust, Direct, "--vcpus 1 --apic xapic"),
         case("rust-2cpu-x2apic", Rust, Direct, "--vcpus 2 --apic x2apic").with_kunit(),

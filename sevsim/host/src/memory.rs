@@ -46,6 +46,11 @@ pub fn physical(at: *const u8) -> u64 {
     at as u64 - DIRECT
 }
 
+/// End of what the direct map reaches.
+pub fn end(top: u64) -> u64 {
+    top.min(DIRECT_LIMIT)
+}
+
 /// Whether the direct map reaches `pa`.
 pub fn reachable(pa: u64) -> bool {
     pa < DIRECT_LIMIT

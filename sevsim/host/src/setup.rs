@@ -29,6 +29,8 @@ use crate::world::World;
 
 /// Most RAM that a guest gets below 4 GiB.
 const LOW_MAX: u64 = 2 << 30;
+/// Most bytes of firmware: the local APIC is 18 MiB below 4 GiB.
+const FLASH_MAX: u64 = 16 << 20;
 /// Upper part of low RAM that SeaBIOS writes to.
 const BIOS_TOP: u64 = 16 << 20;
 
@@ -95,7 +97,8 @@ fn hidden(info: Info, low: u64, high: u64) -> (u64, u64) {
     if top <= start {
         fatal!("no memory above the guest's for sevsim: -m must be 2 * mem + 256 MiB or more");
     }
-    (start, top)
+    // Of a larger machine the rest stays unused.
+    (start, memory::end(top))
 }
 
 /// Copies a module into hidden memory.
@@ -152,6 +155,9 @@ pub fn take_over(info: u64) {
     };
     if firmware.len() % 4096 != 0 {
         fatal!("the firmware image is no whole number of 4 KiB pages");
+    }
+    if layout.flash > FLASH_MAX {
+        fatal!("the firmware image has more than 16 MiB, and so would lie over the APIC");
     }
     let host = Host {
         layout,

@@ -8,6 +8,10 @@ use crate::lies::{Lie, MAX_LIES};
 /// The most vCPUs that a VM can have.
 pub const MAX_VCPUS: usize = 8;
 
+/// The most guest RAM, in MiB: with its two backings and the host's own memory it must lie below
+/// 510 GiB, which is what the host maps.
+pub const MAX_MEM_MIB: u64 = 252 << 10;
+
 /// Which local APIC interface the guest is offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Apic {
@@ -166,9 +170,9 @@ impl Options {
     /// Sets one option; `None` for an unknown key, an inner error says what would be accepted.
     fn set(&mut self, key: &str, value: &str) -> Option<Result<(), &'static str>> {
         let result = match key {
-            "mem" => number(value, 64, 1 << 20)
+            "mem" => number(value, 64, MAX_MEM_MIB)
                 .map(|n| self.mem_mib = n)
-                .ok_or("MiB, 64 or more"),
+                .ok_or("MiB, from 64 to 258048 (252 GiB)"),
             "vcpus" => number(value, 1, MAX_VCPUS as u64)
                 .map(|n| self.vcpus = n as usize)
                 .ok_or("a number from 1 to 8"),
@@ -342,6 +346,9 @@ mod tests {
     fn errors_name_the_remedy() {
         let text = Options::parse("vcpus=9").unwrap_err().to_string();
         assert_eq!(text, "option vcpus=9: expected a number from 1 to 8");
+        assert!(Options::parse("mem=258048").is_ok());
+        let text = Options::parse("mem=258049").unwrap_err().to_string();
+        assert!(text.contains("to 258048"));
         let text = Options::parse("cpus=9").unwrap_err().to_string();
         assert!(text.contains("unknown option `cpus`") && text.contains("vcpus"));
     }

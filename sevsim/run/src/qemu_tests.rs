@@ -58,7 +58,7 @@ fn a_guest_under_sevsim() {
         value(&args, "-append"),
         Some("mem=3072 vcpus=4 cbit=47 ghcb=2 apic=xapic intercept=all reduction=5 hostile=1")
     );
-    assert_eq!(value(&args, "-m"), Some("6400M"));
+    assert_eq!(value(&args, "-m"), Some("6448M"));
     assert_eq!(
         value(&args, "-machine"),
         Some("q35,max-ram-below-4g=2048M,i8042=off,vmport=off,smm=off,sata=off")

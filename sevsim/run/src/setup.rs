@@ -18,6 +18,8 @@ use crate::verdict::Expect;
 pub const MAX_VCPUS: u32 = 8;
 /// OVMF, a kernel and its initramfs need this much.
 pub const MIN_MEMORY: u64 = 256;
+/// The most that sevsim can map twice.
+pub const MAX_MEMORY: u64 = 252 << 10;
 /// RAM below 4 GiB is at most this much, as on the machine that the firmware knows.
 pub const MAX_LOW_MEMORY: u64 = 2048;
 /// Room for sevsim itself, its copies of kernel and initramfs, and its tables.
@@ -55,13 +57,14 @@ pub struct Memory {
 
 impl Memory {
     /// Sizes for a guest of `guest` MiB. Under sevsim the machine holds every guest page twice (its
-    /// private and its shared backing), and sevsim.
+    /// private and its shared backing), the nested tables that 8 vCPUs need if the guest shares all
+    /// of its memory (8 bytes a page each), and sevsim.
     /// `files` MiB of kernel and initramfs are held on top.
     pub fn new(guest: u64, files: u64, plain: bool) -> Self {
         let total = if plain {
             guest
         } else {
-            2 * guest + HOST_MEMORY + files
+            2 * guest + guest.div_ceil(64) + HOST_MEMORY + files
         };
         Self {
             low: guest.min(MAX_LOW_MEMORY),
@@ -116,6 +119,13 @@ pub fn check_numbers(cli: &Cli, host: u64) -> Result<(), SetupError> {
         return fail(format!(
             "{} MiB of memory are too many: this machine has {host} MiB{why}; choose at most \
              {largest} (--memory)",
+            cli.memory
+        ));
+    }
+    if !cli.plain && cli.memory > MAX_MEMORY {
+        return fail(format!(
+            "{} MiB of memory are too many: sevsim maps up to {MAX_MEMORY} MiB twice; choose at \
+             most that (--memory)",
             cli.memory
         ));
     }

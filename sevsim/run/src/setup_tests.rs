@@ -25,6 +25,10 @@ fn limits_are_told_with_what_to_do() {
     assert!(complaint(&["--memory", "100"]).contains("at least 256"));
     assert!(complaint(&["--memory", "9000"]).contains("choose at most 8064"));
     assert!(complaint(&["--plain", "--memory", "17000"]).contains("choose at most 16384"));
+    let huge = ["--memory", "258049"];
+    let text = check_numbers(&cli(&huge), 1 << 20).unwrap_err().0;
+    assert!(text.contains("258048 MiB twice"), "{text}");
+    assert!(check_numbers(&cli(&["--memory", "258048"]), 1 << 20).is_ok());
     assert!(complaint(&["--cbit", "52"]).contains("choose 39 to 51"));
     assert!(complaint(&["--cbit", "38"]).contains("choose 39 to 51"));
     assert!(complaint(&["--ghcb-version", "3"]).contains("choose 1 or 2"));
@@ -52,14 +56,14 @@ fn memory_is_doubled_under_sevsim_only() {
         Memory::new(1024, 0, false),
         Memory {
             low: 1024,
-            total: 2304
+            total: 2320
         }
     );
     assert_eq!(
         Memory::new(4096, 100, false),
         Memory {
             low: 2048,
-            total: 8548
+            total: 8612
         }
     );
     assert_eq!(
