@@ -25,7 +25,8 @@ extern "C" {
     // mem_encrypt.S: the SEV_STATUS MSR, 0 in other machines.
     pub(crate) static sev_status: u64;
 
-    // misc.c. Printing on a serial port raises #VC; there is no output before the console is set up.
+    // misc.c. Printing on a serial port raises #VC; there is no output before the console is set
+    // up.
     pub(crate) static mut spurious_nmi_count: i32;
     pub(crate) fn __putstr(text: *const c_char);
     pub(crate) fn __puthex(value: u64);

@@ -85,8 +85,8 @@ impl Env for BootEnv {
     }
 
     fn fetch(&mut self, bytes: &mut [u8; MAX_INSN_LEN]) -> Result<usize> {
-        // SAFETY: The decompressor's code is followed by its data. What is not mapped yet will be by
-        // the page-fault handler.
+        // SAFETY: The decompressor's code is followed by its data. What is not mapped yet will be
+        // by the page-fault handler.
         *bytes = unsafe { (self.regs().ip as *const [u8; MAX_INSN_LEN]).read() };
         Ok(MAX_INSN_LEN)
     }

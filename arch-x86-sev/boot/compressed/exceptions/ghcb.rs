@@ -3,8 +3,8 @@
 //! The decompressor's GHCB: shared with the hypervisor by the first #VC of stage 2, and private
 //! memory again before the decompressed kernel runs.
 //!
-//! One CPU, interrupts off: the GHCB is in use from a request to its reply only, in a #VC handler or
-//! in `sev_es_ghcb_terminate()`.
+//! One CPU, interrupts off: the GHCB is in use from a request to its reply only, in a #VC handler
+//! or in `sev_es_ghcb_terminate()`.
 
 use core::{
     mem::size_of,
@@ -124,7 +124,7 @@ pub(crate) unsafe extern "C" fn sev_es_shutdown_ghcb() {
         // CPUID may be needed for this, so the GHCB is still in place.
         if !c::has_cpuflag(c::FEATURE_RDRAND) {
             fatal(
-                c"SEV-ES: no RDRAND, and so no trusted source of randomness",
+                c"RDRAND instruction not supported - no trusted source of randomness available",
                 Termination::General,
             );
         }

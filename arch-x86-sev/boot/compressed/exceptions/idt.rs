@@ -79,7 +79,8 @@ const _: () = assert!(size_of::<Descriptor>() == 10);
 /// loaded.
 #[inline(always)]
 unsafe fn set(vector: Vector, gate: Gate) {
-    // SAFETY: There is one CPU, and no reference to the table. The constants are less than its size.
+    // SAFETY: There is one CPU, and no reference to the table. The constants are less than its
+    // size.
     unsafe {
         addr_of_mut!(c::boot_idt)
             .cast::<Gate>()
@@ -156,8 +157,8 @@ unsafe extern "C" fn load_stage2_idt() {
     }
 }
 
-/// Ends exception handling, before control goes to the decompressed kernel: the GHCB becomes private
-/// memory again, and there are no handlers any more.
+/// Ends exception handling, before control goes to the decompressed kernel: the GHCB becomes
+/// private memory again, and there are no handlers any more.
 ///
 /// # Safety
 ///
@@ -165,8 +166,8 @@ unsafe extern "C" fn load_stage2_idt() {
 /// more.
 #[no_mangle]
 unsafe extern "C" fn cleanup_exception_handling() {
-    // SAFETY: An empty table is right when no exceptions are to come. Nobody uses the GHCB from here
-    // on.
+    // SAFETY: An empty table is right when no exceptions are to come. Nobody uses the GHCB from
+    // here on.
     unsafe {
         ghcb::sev_es_shutdown_ghcb();
 

@@ -3,10 +3,14 @@
 //! #VC exceptions in stage 2, by the GHCB. Stage 1 is in `no_ghcb`.
 //!
 //! The decompressor executes few instructions that a hypervisor intercepts: CPUID, RDTSC for KASLR,
-//! and port I/O for the timer and the serial console. Any other exit is made up. That includes MMIO:
-//! the identity map has no shared memory, and misc.c does without the VGA console in SEV-ES guests.
+//! and port I/O for the timer and the serial console. Any other exit is made up. That includes
+//! MMIO: the identity map has no shared memory, and misc.c does without the VGA console in SEV-ES
+//! guests.
 
-use core::ptr::NonNull;
+use core::{
+    ffi::CStr,
+    ptr::NonNull, //
+};
 
 use super::{
     env::BootEnv,
@@ -24,7 +28,6 @@ use super::{
         },
         CpuidLeaf,
         Env,
-        Error,
         ExitCode,
         Outcome,
         Regs, //
@@ -34,31 +37,34 @@ use super::{
 /// A failure is being reported. If that fails as well, there is nothing left to say.
 static mut FAILING: bool = false;
 
-/// Emulates the instruction.
+/// Emulates the instruction. The error says why that is not possible.
 #[inline(always)]
-fn handle(env: &mut BootEnv, exit_code: u64) -> Outcome {
+fn handle(env: &mut BootEnv, exit_code: u64) -> Result<(), &'static CStr> {
     let function = env.regs().ax as u32;
+    let exit = match ExitCode::try_from(exit_code) {
+        Ok(exit @ (ExitCode::Cpuid | ExitCode::Rdtsc | ExitCode::Rdtscp | ExitCode::Ioio)) => exit,
+        _ => return Err(c"unsupported exit code"),
+    };
 
-    match ExitCode::try_from(exit_code) {
-        Ok(ExitCode::Cpuid | ExitCode::Rdtsc | ExitCode::Rdtscp | ExitCode::Ioio) => {}
-        _ => return Outcome::Unsupported,
+    match exit::handle(env, exit_code) {
+        Outcome::Done { .. } | Outcome::Retry { .. } => {}
+        Outcome::Exception(_) => return Err(c"exception requested by the hypervisor"),
+        Outcome::Unsupported => return Err(c"unsupported exit code"),
+        Outcome::VmmError => return Err(c"failure in communication with the hypervisor"),
+        Outcome::DecodeFailed => return Err(c"exit code does not belong to the instruction"),
     }
 
-    let outcome = exit::handle(env, exit_code);
+    // The decompressed kernel is not the only one that is told whether memory is encrypted.
+    let leaf = CpuidLeaf {
+        function,
+        eax: env.regs().ax as u32,
+        ..CpuidLeaf::default()
+    };
 
-    if let (Outcome::Done { .. }, Ok(ExitCode::Cpuid)) = (outcome, ExitCode::try_from(exit_code)) {
-        let leaf = CpuidLeaf {
-            function,
-            eax: env.regs().ax as u32,
-            ..CpuidLeaf::default()
-        };
-
-        // The decompressed kernel is not the only one to be told whether memory is encrypted.
-        if !cpuid_admits_sev(&leaf) {
-            return Error::Vmm.into();
-        }
+    if exit == ExitCode::Cpuid && !cpuid_admits_sev(&leaf) {
+        return Err(c"CPUID denies that memory is encrypted");
     }
-    outcome
+    Ok(())
 }
 
 /// Handles a #VC exception. What is not handled ends the guest: there is nobody to raise another
@@ -74,14 +80,17 @@ unsafe extern "C" fn do_boot_stage2_vc(regs: *mut Regs, exit_code: u64) {
     };
     // SAFETY: By the contract of the function.
     let mut env = unsafe { BootEnv::new(regs) };
-    let reason = match handle(&mut env, exit_code) {
-        Outcome::Done { .. } | Outcome::Retry { .. } => return,
-        Outcome::Exception(_) => c"exception requested by the hypervisor",
-        Outcome::Unsupported => c"unsupported exit code",
-        Outcome::VmmError => c"failure in communication with the hypervisor",
-        Outcome::DecodeFailed => c"exit code does not belong to the instruction",
-    };
+    let ip = env.regs().ip;
 
+    if let Err(reason) = handle(&mut env, exit_code) {
+        fail(reason, exit_code, ip);
+    }
+}
+
+/// Reports a #VC exception that was not handled, and ends the guest. The GHCB is not in use.
+#[cold]
+#[inline(never)]
+fn fail(reason: &CStr, exit_code: u64, ip: u64) -> ! {
     // SAFETY: There is one CPU.
     unsafe {
         if FAILING {
@@ -89,9 +98,9 @@ unsafe extern "C" fn do_boot_stage2_vc(regs: *mut Regs, exit_code: u64) {
         }
         FAILING = true;
     }
-    print(c"\n\nSEV-ES: #VC exception, exit code 0x");
+    print(c"\n\n#VC exception, exit code 0x");
     print_hex(exit_code);
     print(c", IP 0x");
-    print_hex(env.regs().ip);
+    print_hex(ip);
     fatal(reason, Termination::General)
 }

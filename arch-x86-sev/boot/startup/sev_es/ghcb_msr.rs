@@ -23,11 +23,12 @@ extern "C" {
 ///
 /// # Safety
 ///
-/// `value` must be the address of a GHCB with a completed request, or a request of the MSR protocol.
+/// `value` must be the address of a GHCB with a completed request, or a request of the MSR
+/// protocol.
 #[inline(always)]
 pub(crate) unsafe fn vmgexit(value: u64) {
-    // SAFETY: By the contract of the function the hypervisor gets a request that it may perform. The
-    // assembly may change all memory, such as the GHCB.
+    // SAFETY: By the contract of the function the hypervisor gets a request that it may perform.
+    // The assembly may change all memory, such as the GHCB.
     unsafe {
         asm!(
             "wrmsr",
