@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Runs the boots one after the other and tells of each why it failed.
+//! Runs one boot and tells why it failed.
 
-use std::io::Write;
 use std::path::Path;
-use std::time::Instant;
 
 use crate::cases;
 use crate::cases::Case;
@@ -14,6 +12,8 @@ use crate::kunit::Suite;
 use crate::runner;
 use crate::runner::Outcome;
 use crate::runner::Places;
+use crate::suite;
+use crate::suite::Test;
 
 /// Shows the cases.
 pub fn list() {
@@ -101,37 +101,18 @@ fn run_case(places: &Places, case: &Case, timeout: u64) -> Result<String, String
     }
 }
 
-/// Boots all cases whose name begins with one of `names` (all, if there are none).
-pub fn run_all(places: &Places, names: &[String], timeout: u64) -> bool {
-    let wanted = |case: &Case| names.is_empty() || names.iter().any(|n| case.name.starts_with(n));
-    let cases: Vec<Case> = cases::cases().into_iter().filter(wanted).collect();
-    println!("KTAP version 1\n1..{}", cases.len());
-    let mut failures = Vec::new();
-    for (index, case) in cases.iter().enumerate() {
-        let start = Instant::now();
-        let result = run_case(places, case, timeout);
-        let seconds = start.elapsed().as_secs();
-        match &result {
-            Ok(line) => println!("ok {} {} # {seconds} s: {line}", index + 1, case.name),
-            Err(line) => {
-                println!("not ok {} {} # {seconds} s: {line}", index + 1, case.name);
-                failures.push(case.name);
-            }
-        }
-        let _ = std::io::stdout().flush();
+impl Test for Case {
+    fn name(&self) -> &str {
+        self.name
     }
-    if !failures.is_empty() {
-        println!("\nWhat failed, and its logs:");
-        for name in &failures {
-            println!("  {name}: {}", places.logs(name).display());
-        }
+
+    fn vcpus(&self) -> usize {
+        suite::vcpus(self.args)
     }
-    println!(
-        "{} passed, {} failed",
-        cases.len() - failures.len(),
-        failures.len()
-    );
-    failures.is_empty() && !cases.is_empty()
+
+    fn run(&self, places: &Places, timeout: u64) -> Result<String, String> {
+        run_case(places, self, timeout)
+    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,9 @@ mod early;
 mod kexec;
 mod kunit;
 mod runner;
+mod suite;
 
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -50,6 +52,9 @@ enum Part {
         /// Seconds for one boot
         #[arg(long, default_value_t = 240)]
         timeout: u64,
+        /// Guests with one vCPU that run side by side (default: as many as there are CPUs)
+        #[arg(long, short)]
+        jobs: Option<NonZero<usize>>,
     },
     /// Boot by each way into the kernel, and with a host that deceives each stage of the boot
     Early {
@@ -61,6 +66,9 @@ enum Part {
         /// Seconds for one boot
         #[arg(long, default_value_t = 240)]
         timeout: u64,
+        /// Guests with one vCPU that run side by side (default: as many as there are CPUs)
+        #[arg(long, short)]
+        jobs: Option<NonZero<usize>>,
     },
     /// Count and compare: C and Rust side by side
     Bench {
@@ -89,12 +97,22 @@ fn main() -> ExitCode {
             boot::list();
             true
         }
-        Part::Boot { names, timeout, .. } => boot::run_all(&places, &names, timeout),
+        Part::Boot {
+            names,
+            timeout,
+            jobs,
+            ..
+        } => suite::run_all(&places, cases::cases(), &names, timeout, jobs),
         Part::Early { list: true, .. } => {
             early::list();
             true
         }
-        Part::Early { names, timeout, .. } => early::run_all(&places, &names, timeout),
+        Part::Early {
+            names,
+            timeout,
+            jobs,
+            ..
+        } => suite::run_all(&places, early::cases(), &names, timeout, jobs),
         Part::Bench {
             instructions: true, ..
         } => bench::instructions(&places),

@@ -8,20 +8,20 @@ mod boots;
 mod case;
 mod lies;
 
-use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
-use std::time::Instant;
 
 use crate::cases::Kernel;
 use crate::kexec;
 use crate::runner;
 use crate::runner::Places;
+use crate::suite;
+use crate::suite::Test;
 use case::Case;
 use case::End;
 
 /// All cases.
-fn cases() -> Vec<Case> {
+pub fn cases() -> Vec<Case> {
     let mut cases = boots::cases();
     cases.extend(lies::cases());
     cases
@@ -78,38 +78,18 @@ fn run_case(places: &Places, case: &Case, timeout: u64) -> Result<String, String
     }
 }
 
-/// Runs the cases whose name begins with one of `names` (all, if there are none).
-pub fn run_all(places: &Places, names: &[String], timeout: u64) -> bool {
-    let wanted = |case: &Case| names.is_empty() || names.iter().any(|n| case.name.starts_with(n));
-    let cases: Vec<Case> = cases().into_iter().filter(wanted).collect();
-    println!("KTAP version 1\n1..{}", cases.len());
-    let mut failures = Vec::new();
-    for (index, case) in cases.iter().enumerate() {
-        let start = Instant::now();
-        let result = run_case(places, case, timeout);
-        let seconds = start.elapsed().as_secs();
-        let (word, line) = match &result {
-            Ok(line) => ("ok", line),
-            Err(line) => ("not ok", line),
-        };
-        println!("{word} {} {} # {seconds} s: {line}", index + 1, case.name);
-        if result.is_err() {
-            failures.push(&case.name);
-        }
-        let _ = std::io::stdout().flush();
+impl Test for Case {
+    fn name(&self) -> &str {
+        &self.name
     }
-    if !failures.is_empty() {
-        println!("\nWhat failed, and its logs:");
-        for name in &failures {
-            println!("  {name}: {}", places.logs(name).display());
-        }
+
+    fn vcpus(&self) -> usize {
+        suite::vcpus(&self.options)
     }
-    println!(
-        "{} passed, {} failed",
-        cases.len() - failures.len(),
-        failures.len()
-    );
-    failures.is_empty() && !cases.is_empty()
+
+    fn run(&self, places: &Places, timeout: u64) -> Result<String, String> {
+        run_case(places, self, timeout)
+    }
 }
 
 /// Both handlers, for cases that are run with each.

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Runs the cases of a suite, prints KTAP, and tells of each failure where its logs are.
+//!
+//! A guest with one vCPU keeps one CPU of the host busy, so that as many of them run side by side
+//! as the host has CPUs. Guests with more vCPUs run alone, after them: what they are to show are
+//! races, not what happens to vCPUs that the host does not run.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::num::NonZero;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Instant;
+
+use crate::runner::Places;
+
+/// A case of a suite.
+pub trait Test: Sync {
+    /// Name, which is that of the folder with its logs.
+    fn name(&self) -> &str;
+
+    /// vCPUs of its guest.
+    fn vcpus(&self) -> usize;
+
+    /// Runs it: a line about the result, or what was wrong.
+    fn run(&self, places: &Places, timeout: u64) -> Result<String, String>;
+}
+
+/// The number that follows `--vcpus` in the options for sevsim-run; without it there is one vCPU.
+pub fn vcpus(options: &str) -> usize {
+    let mut words = options.split_whitespace();
+    words
+        .find(|word| *word == "--vcpus")
+        .and_then(|_| words.next())
+        .and_then(|number| number.parse().ok())
+        .unwrap_or(1)
+}
+
+/// Calls `work` for each index below `count`, on `jobs` threads; `done` sees the results in order.
+fn in_order<R: Send>(
+    count: usize,
+    jobs: usize,
+    work: impl Fn(usize) -> R + Sync,
+    mut done: impl FnMut(usize, R),
+) {
+    let next = AtomicUsize::new(0);
+    let (sender, results) = mpsc::channel();
+    thread::scope(|scope| {
+        for _ in 0..jobs.clamp(1, count.max(1)) {
+            let sender = sender.clone();
+            let (next, work) = (&next, &work);
+            scope.spawn(move || loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                if index >= count || sender.send((index, work(index))).is_err() {
+                    break;
+                }
+            });
+        }
+        drop(sender);
+        let mut early = BTreeMap::new();
+        let mut shown = 0;
+        for (index, result) in results {
+            early.insert(index, result);
+            while let Some(result) = early.remove(&shown) {
+                done(shown, result);
+                shown += 1;
+            }
+        }
+    });
+}
+
+/// Runs the cases whose name begins with one of `names` (all, if there are none). `timeout` is
+/// that of one case, in seconds. Whether all passed, and there was one.
+pub fn run_all<T: Test>(
+    places: &Places,
+    cases: Vec<T>,
+    names: &[String],
+    timeout: u64,
+    jobs: Option<NonZero<usize>>,
+) -> bool {
+    let wanted = |case: &T| names.is_empty() || names.iter().any(|n| case.name().starts_with(n));
+    let (alone, together): (Vec<T>, Vec<T>) = cases
+        .into_iter()
+        .filter(wanted)
+        .partition(|case| case.vcpus() > 1);
+    let jobs = jobs.or_else(|| thread::available_parallelism().ok());
+    let jobs = jobs.map_or(1, NonZero::get);
+
+    println!("KTAP version 1\n1..{}", together.len() + alone.len());
+    let mut number = 0;
+    let mut failures = Vec::new();
+    for (cases, jobs) in [(&together, jobs), (&alone, 1)] {
+        let run = |index: usize| {
+            let start = Instant::now();
+            let result = cases[index].run(places, timeout);
+            (result, start.elapsed().as_secs())
+        };
+        in_order(cases.len(), jobs, run, |index, (result, seconds)| {
+            let name = cases[index].name();
+            let (word, line) = match &result {
+                Ok(line) => ("ok", line),
+                Err(line) => ("not ok", line),
+            };
+            number += 1;
+            println!("{word} {number} {name} # {seconds} s: {line}");
+            if result.is_err() {
+                failures.push(name);
+            }
+            let _ = std::io::stdout().flush();
+        });
+    }
+    if !failures.is_empty() {
+        println!("\nWhat failed, and its logs:");
+        for name in &failures {
+            println!("  {name}: {}", places.logs(name).display());
+        }
+    }
+    println!(
+        "{} passed, {} failed",
+        number - failures.len(),
+        failures.len()
+    );
+    failures.is_empty() && number != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_come_in_order_and_all_of_them() {
+        for jobs in [1, 2, 7] {
+            let mut seen = Vec::new();
+            let work = |index: usize| {
+                // The first takes longest.
+                thread::sleep(std::time::Duration::from_millis(8 - index as u64));
+                index * index
+            };
+            in_order(8, jobs, work, |index, square| seen.push((index, square)));
+            let expected: Vec<_> = (0..8).map(|index| (index, index * index)).collect();
+            assert_eq!(seen, expected);
+        }
+    }
+
+    #[test]
+    fn work_runs_side_by_side() {
+        let barrier = std::sync::Barrier::new(2);
+        let mut seen = 0;
+        // Neither ends before the other has begun.
+        in_order(2, 2, |_| barrier.wait().is_leader(), |_, _| seen += 1);
+        assert_eq!(seen, 2);
+    }
+
+    #[test]
+    fn nothing_to_do_ends() {
+        in_order(0, 2, |_| (), |_, ()| panic!("there is no result"));
+    }
+
+    #[test]
+    fn options_tell_the_vcpus() {
+        assert_eq!(vcpus("--vcpus 8 --cbit 47"), 8);
+        assert_eq!(vcpus("--memory 512 --vcpus 2"), 2);
+        assert_eq!(vcpus("--cbit 47"), 1);
+        assert_eq!(vcpus(""), 1);
+    }
+}
