@@ -14,10 +14,11 @@
 //! | `msr-reply:VALUE` | every reply by the MSR protocol but that to SEV_INFO is VALUE |
 //! | `response:VALUE` | SW_EXITINFO1 of every reply in the GHCB is VALUE |
 //! | `vc:CODE`, `vc:CODE:N` | the first or Nth #VC of the stage has CODE as its error code |
+//! | `nmi`, `nmi:N` | an NMI comes with the first or Nth #VC of the stage |
 //! | `late-vc:CODE` | a #VC comes where the stage gives its IDT up, the GHCB being shut down |
 //! | `late-fault` | a page fault on the GHCB's page comes there |
 //!
-//! The first five are within a hypervisor's power. The others need the machine: they stand for
+//! All but the #VCs and the page fault are within a hypervisor's power. Those need the machine: they stand for
 //! errors and attacks that lead the guest to the same place, such as an intercept that no host is
 //! known to set, or a page of code that became a device.
 
@@ -123,6 +124,11 @@ pub enum What {
         /// Which #VC of the stage, from 1.
         nth: u64,
     },
+    /// An NMI, right behind a #VC.
+    Nmi {
+        /// Which #VC of the stage, from 1.
+        nth: u64,
+    },
     /// #VC after the GHCB's shutdown.
     LateVc(u32),
     /// Fault on the GHCB's page after its shutdown.
@@ -138,6 +144,7 @@ impl What {
             Self::MsrReply(_) => "msr-reply",
             Self::Response(_) => "response",
             Self::Vc { .. } => "vc",
+            Self::Nmi { .. } => "nmi",
             Self::LateVc(_) => "late-vc",
             Self::LateFault => "late-fault",
         }
@@ -163,6 +170,14 @@ fn number(text: &str) -> Option<u64> {
 
 fn number32(text: &str) -> Option<u32> {
     number(text)?.try_into().ok()
+}
+
+/// Which of several, from 1; the first if nothing is said.
+fn ordinal(text: Option<&str>) -> Option<u64> {
+    match text {
+        Some(text) => number(text).filter(|nth| *nth != 0),
+        None => Some(1),
+    }
 }
 
 impl Lie {
@@ -201,10 +216,10 @@ impl Lie {
             "response" => What::Response(number(words.next()?)?),
             "vc" => What::Vc {
                 code: number32(words.next()?)?,
-                nth: match words.next() {
-                    Some(nth) => number(nth).filter(|nth| *nth != 0)?,
-                    None => 1,
-                },
+                nth: ordinal(words.next())?,
+            },
+            "nmi" => What::Nmi {
+                nth: ordinal(words.next())?,
             },
             "late-vc" => What::LateVc(number32(words.next()?)?),
             "late-fault" => What::LateFault,
@@ -299,6 +314,12 @@ impl Lies {
         })
     }
 
+    /// Whether an NMI comes with the stage's `nth` #VC.
+    pub fn nmi(&self, stage: Stage, nth: u64) -> bool {
+        let due = |what| what == What::Nmi { nth };
+        self.tell(stage, |what| due(what).then_some(())).is_some()
+    }
+
     /// What happens where the stage gives its IDT up, once.
     pub fn late(&self, stage: Stage) -> Option<What> {
         let before = |what| {
@@ -372,6 +393,7 @@ mod tests {
             "any:versions:1:65536",
             "any:vc:1:0",
             "any:vc:x",
+            "any:nmi:0",
             "any:late-fault:1",
             "any:truth",
         ] {
@@ -412,10 +434,17 @@ mod tests {
 
     #[test]
     fn events_come_once() {
-        let lies = lies(&["stage2:vc:0x7c:3", "stage2:late-vc:0x6e", "any:late-fault"]);
+        let lies = lies(&[
+            "stage2:vc:0x7c:3",
+            "stage2:late-vc:0x6e",
+            "any:late-fault",
+            "stage2:nmi:4",
+        ]);
         assert!(lies.watches_idt());
         assert_eq!(lies.vc(Stage::Stage2, 2), None);
         assert_eq!(lies.vc(Stage::Stage2, 3), Some(0x7c));
+        assert!(!lies.nmi(Stage::Stage2, 3) && !lies.nmi(Stage::Stage1, 4));
+        assert!(lies.nmi(Stage::Stage2, 4));
         assert_eq!(lies.late(Stage::Stage2), Some(What::LateVc(0x6e)));
         assert_eq!(lies.late(Stage::Stage2), Some(What::LateFault));
         assert_eq!(lies.late(Stage::Stage2), None);

@@ -69,6 +69,13 @@ fn encrypted(kernel: Kernel) -> Vec<Case> {
             SAYS,
         )
         .texts(&SAID),
+        // An NMI is only counted there.
+        raw(
+            "nmi",
+            &format!("{ONE_GIB} --option lie=stage2:nmi:30"),
+            SAYS,
+        )
+        .texts(&["Spurious early NMIs ignored: 1"]),
         raw("check", ONE_GIB, "").end(End::Check),
         kexec,
         firmware("1gib", ONE_GIB, ""),

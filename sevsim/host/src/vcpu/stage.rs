@@ -26,7 +26,11 @@ impl Vcpu {
             self.next_stage();
         }
         let nth = self.stats.vc(self.tracker.stage, code);
-        match self.world.vm.lies().vc(self.stage(), nth) {
+        let vm = &self.world.vm;
+        if vm.lies().nmi(self.stage(), nth) {
+            vm.nmi_arrived(self.index);
+        }
+        match vm.lies().vc(self.stage(), nth) {
             Some(lie) => u64::from(lie),
             None => code,
         }
