@@ -62,7 +62,46 @@ fn jump_table_address() -> u64 {
     }
 }
 
+/// Refuses to start a CPU: without a jump table it would continue somewhere in the firmware.
+#[cfg(CONFIG_SMP)]
+unsafe extern "C" fn refuse_start(cpu: c_uint, _idle: *mut bindings::task_struct) -> c_int {
+    pr_err!("CPU {cpu} cannot be started without an AP jump table\n");
+    ENODEV.to_errno()
+}
+
+/// Checks the address that the hypervisor gave: what is written there must be a page that the
+/// firmware set apart, not memory that the kernel uses or may use, and not a device.
+#[link_section = ".init.text"]
+fn check(address: u64) -> Result {
+    const PAGE_SIZE: u64 = 1 << bindings::PAGE_SHIFT;
+    let Some(end) = address.checked_add(PAGE_SIZE) else {
+        pr_err!("AP jump table at {address:#x}, beyond all memory\n");
+        return Err(EINVAL);
+    };
+
+    if address & (PAGE_SIZE - 1) != 0 {
+        pr_err!("AP jump table at {address:#x}, which is not the start of a page\n");
+        return Err(EINVAL);
+    }
+    // SAFETY: Reads the table, which does not change any more.
+    let kind = unsafe { bindings::e820__get_entry_type(address, end) };
+
+    if kind != bindings::e820_type_E820_TYPE_RESERVED as c_int
+        && kind != bindings::e820_type_E820_TYPE_NVS as c_int
+        && kind != bindings::e820_type_E820_TYPE_ACPI as c_int
+    {
+        let what = if kind < 0 { "not memory" } else { "not the firmware's" };
+
+        pr_err!("AP jump table at {address:#x}, which is {what}\n");
+        return Err(EFAULT);
+    }
+    Ok(())
+}
+
 /// Writes the kernel's entry for other CPUs to the AP jump table.
+///
+/// Without a table there are no other CPUs, which is fine for a guest that has one. A bad one is an
+/// error, at which the caller panics: the hypervisor lies.
 ///
 /// # Safety
 ///
@@ -76,13 +115,19 @@ pub(crate) unsafe extern "C" fn sev_es_setup_ap_jump_table(
 
     // A guest with one CPU has no jump table.
     if address == 0 {
+        // SAFETY: Written during boot only, before other CPUs are started.
+        #[cfg(CONFIG_SMP)]
+        unsafe {
+            bindings::smp_ops.kick_ap_alive = Some(refuse_start);
+        }
         return 0;
     }
-    if address & ((1 << bindings::PAGE_SHIFT) - 1) != 0 {
-        return EINVAL.to_errno();
+    if let Err(error) = check(address) {
+        return error.to_errno();
     }
 
-    // SAFETY: By the contract of the function. The page is the firmware's, made for this.
+    // SAFETY: By the contract of the function. The page is the firmware's, made for this, as far as
+    // the firmware's memory map tells.
     unsafe {
         let start = (*rmh).trampoline_start;
         let cs = (start >> 4) as u16;
@@ -90,6 +135,7 @@ pub(crate) unsafe extern "C" fn sev_es_setup_ap_jump_table(
         let table = bindings::ioremap_encrypted(address, 1 << bindings::PAGE_SHIFT).cast::<u16>();
 
         if table.is_null() {
+            pr_err!("AP jump table at {address:#x}, which cannot be mapped\n");
             return EIO.to_errno();
         }
         table.write_volatile(ip);
