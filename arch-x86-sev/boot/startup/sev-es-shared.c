@@ -154,10 +154,10 @@ cpuid_done:
 	 * can't be checked here.
 	 */
 
-	if (fn == 0x80000000 && (regs->ax < 0x8000001f))
+	if (fn == 0x80000000 && regs->ax < 0x8000001f)
 		/* SEV leaf check */
 		goto fail;
-	else if ((fn == 0x8000001f && !(regs->ax & BIT(1))))
+	else if (fn == 0x8000001f && !(regs->ax & BIT(1)))
 		/* SEV bit */
 		goto fail;
 
