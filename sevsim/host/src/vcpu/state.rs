@@ -122,6 +122,8 @@ impl Vcpu {
                 stats: Stats::of(index),
             });
             (*at).update_paging();
+            // With the root of the nested tables that goes with a guest that starts with paging.
+            (*at).scratch = (*at).vmcb.clone();
         }
         let host_save = pa + core::mem::offset_of!(Self, host_save) as u64;
         if !cpu::wrmsr(VM_HSAVE_PA, host_save) {
