@@ -19,9 +19,9 @@ own-variables := KERNEL_SRC O SEV_ES VCPUS MEM APPEND INITRD DISK KERNEL CBIT AP
 		 FROM TRAILERS TOOLCHAIN
 export $(own-variables)
 
-test-parts := test-scripts test-unit test-build test-boot test-early test-tools
+test-parts := test-scripts test-unit test-build test-check test-boot test-early test-tools
 own-goals := help kernel kernel-rust kernel-c kernel-help tree toolchain sevsim boot \
-	     test $(test-parts) bench check series clean mrproper distclean
+	     test $(test-parts) bench check series series-check clean mrproper distclean
 
 # ---- Handing over to the kernel's make
 # Its variables: what the user gave on the command line, less our own. Its flags: the letters that
@@ -81,6 +81,9 @@ series: toolchain
 	@scripts/in-toolchain scripts/series --trailers "$$TRAILERS" \
 		--from "$${FROM:-$$(git config user.name) <$$(git config user.email)>}"
 
+series-check: toolchain
+	@scripts/series-check
+
 # ---- Away with it
 clean:
 	@scripts/clean $(if $(O),$(call quote,$(O)))
@@ -121,9 +124,12 @@ help:
 #H       ARGS='...'   further options of sevsim-run (ARGS=--help lists them)
 #H
 #H Checking
-#H   make test-scripts test-unit test-build test-boot test-early test-tools   parts of make test
+#H   make test-scripts test-unit test-build test-check test-boot test-early test-tools
+#H                    parts of make test
 #H   make bench       C and Rust side by side: instructions per exit, VMGEXITs per boot, size
-#H   make check       rustfmt, clippy, checkpatch, shellcheck
+#H   make check       rustfmt, clippy, checkpatch --strict, shellcheck
+#H   make series-check   each patch of the series alone: applies, builds with the option on and
+#H                    off, checkpatch; the C code is the same as before (about 15 minutes)
 #H
 #H For all of them
 #H       KERNEL_SRC=PATH    a Linux 7.3 tree or tarball instead of Debian's source (it is

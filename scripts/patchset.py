@@ -318,13 +318,13 @@ def find_hunk(patch, path, line):
     return [f"  {path}, hunk at line {line}"]
 
 
-def wanted_files(top, pristine, patches=None, scratch_parent=None):
-    """Every kernel file that differs from pristine once the whole series is applied: {kernel path:
-    File}.
+def wanted_files(top, pristine, patches=None, scratch_parent=None, first=None):
+    """Every kernel file that differs from pristine once the series (or its first patches) is
+    applied: {kernel path: File}.
     """
     if patches is None:
         patches = read_series(top)
-    claims = claim(top, pristine, patches)
+    claims = claim(top, pristine, patches)[:first]
     with tempfile.TemporaryDirectory(prefix="sevtree-", dir=scratch_parent) as folder:
         scratch = Scratch(folder, pristine)
         for patch, added in zip(patches, claims):
