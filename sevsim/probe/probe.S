@@ -321,6 +321,36 @@ at_int:
 	try cpuid
 	expect VC, 19
 
+	/* 20: an instruction that the host carries out is one step, and ends with the trap. */
+	call forget
+	mov $EFER, %ecx
+	rdmsr
+	pushf
+	orl $0x100, (%rsp)
+	popf
+	wrmsr
+at_step:
+	nop
+	expect DB, 20
+	lea at_step(%rip), %rax
+	cmp %rax, RIP(%rbx)
+	fail_if ne, 20
+
+	/* 21: and it is the one that STI still shields from interrupts. */
+	call forget
+	mov $0x83f, %ecx
+	mov $0x30, %eax
+	call write_msr
+	mov $EFER, %ecx
+	sti
+	rdmsr
+at_interrupt:
+	cli
+	expect 0x30, 21
+	lea at_interrupt(%rip), %rax
+	cmp %rax, RIP(%rbx)
+	fail_if ne, 21
+
 	xor %r12d, %r12d
 fail:
 	mov %r12d, %eax

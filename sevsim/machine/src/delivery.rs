@@ -6,6 +6,7 @@
 //! that the APM's table of double faults names, for the host to inject.
 
 use crate::event::Event;
+use crate::exit;
 use crate::linear::Linear;
 use crate::paging::canonical;
 use crate::paging::Fault;
@@ -52,7 +53,8 @@ impl From<Fault> for Stop {
         match fault {
             Fault::Page { code, address } => Self::Page { code, address },
             Fault::NonCanonical => Self::Fault(13, 0),
-            Fault::NotMemory => Self::Unsupported("descriptor table or stack outside memory"),
+            // Tables or a stack in a device: hardware raises #VC for the access.
+            Fault::NotMemory => Self::Fault(VECTOR, exit::NPF as u32),
         }
     }
 }
@@ -668,6 +670,22 @@ mod tests {
             Outcome::DoubleFault {
                 vector: 10,
                 error: 0x41
+            }
+        );
+    }
+
+    #[test]
+    fn a_stack_in_a_device_is_a_second_vc() {
+        let memory = Memory::new(1 << 21);
+        let mut save = long(&memory);
+        memory.put(0x3008, 0xfec0_0087 | C);
+        memory.put(TSS + 36, 0x20_1000);
+        let outcome = deliver(&mut save, &memory, &tr(0x67), C, 0x72);
+        assert_eq!(
+            outcome,
+            Outcome::DoubleFault {
+                vector: 29,
+                error: 0x400
             }
         );
     }
