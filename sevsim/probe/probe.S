@@ -351,6 +351,42 @@ at_interrupt:
 	cmp %rax, RIP(%rbx)
 	fail_if ne, 21
 
+	/* 22: state that VMRUN does not load is as after reset, whatever ran on the CPU before. */
+	mov %cr4, %rax
+	or $0x40200, %eax		/* OSXSAVE, OSFXSR */
+	mov %rax, %cr4
+	xor %ecx, %ecx
+	xgetbv
+	cmp $1, %eax
+	fail_if ne, 22
+	push $0
+	fnstcw (%rsp)
+	stmxcsr 4(%rsp)
+	pop %rax
+	mov $0x1f80, %ecx
+	shl $32, %rcx
+	or $0x37f, %rcx
+	cmp %rcx, %rax
+	fail_if ne, 22
+	mov %dr0, %rax
+	mov %dr1, %rcx
+	or %rcx, %rax
+	mov %dr2, %rcx
+	or %rcx, %rax
+	mov %dr3, %rcx
+	or %rcx, %rax
+	mov %cr8, %rcx
+	or %rcx, %rax
+	fail_if nz, 22
+	lea reset_to_zero(%rip), %rdi
+1:	mov (%rdi), %ecx
+	jecxz 2f
+	rdmsr
+	or %edx, %eax
+	fail_if nz, 22
+	add $4, %rdi
+	jmp 1b
+2:
 	xor %r12d, %r12d
 fail:
 	mov %r12d, %eax
@@ -479,6 +515,11 @@ stubs:
 	.balign 16
 	.set vector, vector + 1
 .endr
+
+.balign 4
+reset_to_zero:				/* SYSENTER_CS to _EIP, STAR to SFMASK, bases, TSC_AUX */
+	.long 0x174, 0x175, 0x176, 0xc0000081, 0xc0000082, 0xc0000083, 0xc0000084
+	.long 0xc0000100, 0xc0000101, 0xc0000102, 0xc0000103, 0
 
 .balign 8
 gdt32:					/* flat, with 64-bit code at 24 */
