@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::cases::Kernel;
 use crate::cost;
+use crate::decompressor;
 use crate::runner;
 use crate::runner::Places;
 
@@ -194,6 +195,7 @@ fn tables(places: &Places, pairs: usize) -> Result<(), String> {
     );
 
     cost::print(places)?;
+    decompressor::print(places)?;
 
     let vcpu = ["--vcpus", "1"];
     let c = boot(places, "bench-c", Kernel::C, &vcpu)?;
@@ -208,9 +210,9 @@ pub fn run(places: &Places, pairs: usize) -> bool {
     told(tables(places, pairs))
 }
 
-/// Prints the table of guest instructions per exit only.
+/// Prints the tables of guest instructions only.
 pub fn instructions(places: &Places) -> bool {
-    told(cost::print(places))
+    told(cost::print(places).and_then(|()| decompressor::print(places)))
 }
 
 fn told(result: Result<(), String>) -> bool {

@@ -7,6 +7,7 @@ mod bench;
 mod boot;
 mod cases;
 mod cost;
+mod decompressor;
 mod disk;
 mod early;
 mod kexec;
@@ -75,7 +76,7 @@ enum Part {
         /// Paired boots for the ratio of times
         #[arg(long, default_value_t = 3)]
         pairs: usize,
-        /// Only the table of guest instructions per exit
+        /// Only the tables of guest instructions
         #[arg(long)]
         instructions: bool,
     },
