@@ -21,6 +21,9 @@ pub enum End {
     TripleFault,
     /// Nothing happens any more: only as something that C is known to do.
     Hang,
+    /// The stack overflows, and the guest asks to be terminated or its processor shuts down, as
+    /// memory has it: only as something that C is known to do.
+    Overflow,
 }
 
 impl End {
@@ -33,13 +36,14 @@ impl End {
         }
     }
 
-    /// The verdict that sevsim-run gives then.
-    fn verdict(self) -> &'static str {
+    /// The verdicts that sevsim-run may give then.
+    fn verdicts(self) -> &'static [&'static str] {
         match self {
-            Self::PowerOff | Self::Check | Self::Terminate(..) => "success",
-            Self::Panic => "panic",
-            Self::TripleFault => "triple-fault",
-            Self::Hang => "hang",
+            Self::PowerOff | Self::Check | Self::Terminate(..) => &["success"],
+            Self::Panic => &["panic"],
+            Self::TripleFault => &["triple-fault"],
+            Self::Hang => &["hang"],
+            Self::Overflow => &["triple-fault", "terminated"],
         }
     }
 }
@@ -124,9 +128,20 @@ impl Case {
         args
     }
 
+    /// Why this machine, of so many MiB, cannot run it, if that is so. sevsim-run would refuse: it
+    /// holds the guest's memory twice, and 256 MiB of its own.
+    pub fn too_large(&self, host: u64) -> Option<String> {
+        let mut words = self.options.split_whitespace();
+        words.find(|word| *word == "--memory")?;
+        let needed = 2 * words.next()?.parse::<u64>().ok()? + 256;
+        let plain = self.options.contains("--plain");
+        (!plain && needed > host).then(|| format!("{needed} MiB of RAM are needed"))
+    }
+
     /// What is wrong with a run, if anything.
     pub fn complaint(&self, outcome: &Outcome) -> Option<String> {
-        if outcome.json["verdict"].as_str() != Some(self.end.verdict()) {
+        let verdict = outcome.json["verdict"].as_str().unwrap_or_default();
+        if !self.end.verdicts().contains(&verdict) {
             return Some(format!("{} (wanted: {:?})", outcome.line, self.end));
         }
         for text in &self.texts {
@@ -224,6 +239,16 @@ mod tests {
         let case = case().end(End::Hang);
         let complaint = case.complaint(&outcome("hang", report, "hello"));
         assert!(complaint.unwrap().contains("\"vc\" was never told"));
+    }
+
+    #[test]
+    fn large_guests_need_large_machines() {
+        let case = |options| Case::new(Kernel::C, "x", options, "");
+        assert_eq!(case("--vcpus 1").too_large(0), None);
+        let large = case("--memory 6144 --vcpus 1");
+        assert_eq!(large.too_large(12544), None);
+        assert!(large.too_large(12543).unwrap().contains("12544"));
+        assert_eq!(case("--plain --memory 6144").too_large(8000), None);
     }
 
     #[test]

@@ -11,12 +11,19 @@ use crate::cases::Kernel;
 const GENERAL: End = End::Terminate(0, 0);
 const PROTOCOL: End = End::Terminate(0, 1);
 
+/// To Rust an instruction that does not fit the exit code is one that it cannot decode.
+const NOT_INVD: &str = "PANIC: Failed to decode instruction (exit-code 0x76";
+
 /// A lie, and what has to come of it.
+#[derive(Clone, Copy)]
 struct Failure {
     name: &'static str,
     lie: &'static str,
     end: End,
-    texts: &'static [&'static str],
+    /// Whether the firmware runs; else the kernel is started at its 64-bit entry.
+    firmware: bool,
+    /// What the guest says: Rust, C.
+    texts: [Option<&'static str>; 2],
     /// What C does instead, if it does.
     c: Option<End>,
 }
@@ -26,14 +33,26 @@ const fn failure(name: &'static str, lie: &'static str, end: End) -> Failure {
         name,
         lie,
         end,
-        texts: &[],
+        firmware: false,
+        texts: [None; 2],
         c: None,
     }
 }
 
 impl Failure {
-    const fn says(mut self, texts: &'static [&'static str]) -> Self {
-        self.texts = texts;
+    const fn says(mut self, text: &'static str) -> Self {
+        self.texts = [Some(text); 2];
+        self
+    }
+
+    /// C ends without a word.
+    const fn rust_says(mut self, text: &'static str) -> Self {
+        self.texts[0] = Some(text);
+        self
+    }
+
+    const fn c_says(mut self, text: &'static str) -> Self {
+        self.texts[1] = Some(text);
         self
     }
 
@@ -41,9 +60,14 @@ impl Failure {
         self.c = Some(end);
         self
     }
+
+    const fn firmware(mut self) -> Self {
+        self.firmware = true;
+        self
+    }
 }
 
-const FAILURES: [Failure; 28] = [
+const FAILURES: [Failure; 31] = [
     // ---- Stage 1: CPUID by the MSR protocol, and nothing else.
     failure("stage1-msr", "stage1:vc:0x7c", GENERAL),
     failure("stage1-mmio", "stage1:vc:0x400:3", GENERAL),
@@ -70,21 +94,32 @@ const FAILURES: [Failure; 28] = [
     ),
     // ---- Stage 2: RDTSC, CPUID and ports by the GHCB.
     failure("stage2-msr", "stage2:vc:0x7c", GENERAL),
-    failure("stage2-mmio", "stage2:vc:0x400", GENERAL),
-    failure("stage2-wbinvd", "stage2:vc:0x89:20", GENERAL),
+    // The same with a console: the first #VCs set it up.
+    failure("stage2-mmio", "stage2:vc:0x400:60", GENERAL)
+        .rust_says("#VC exception, exit code 0x0000000000000400"),
+    failure("stage2-wbinvd", "stage2:vc:0x89:60", GENERAL)
+        .rust_says("#VC exception, exit code 0x0000000000000089"),
     // A CPUID where there is none.
-    failure("stage2-opcode", "stage2:vc:0x72:20", GENERAL),
+    failure("stage2-opcode", "stage2:vc:0x72:60", GENERAL)
+        .rust_says("#VC exception, exit code 0x0000000000000072"),
     failure("stage2-response-bad", "stage2:response:0x2", GENERAL),
     failure("stage2-response-unknown", "stage2:response:0x80", GENERAL),
+    failure(
+        "stage2-leaf-limit",
+        "stage2:cpuid:0x80000000:eax:put:0x8000001e",
+        GENERAL,
+    )
+    .but_c(End::PowerOff),
     failure(
         "stage2-no-rdrand",
         "stage2:cpuid:0x1:ecx:clear:0x40000000",
         GENERAL,
     )
-    .says(&["RDRAND instruction not supported"])
+    .rust_says("no RDRAND")
+    .c_says("RDRAND instruction not supported")
     .but_c(End::Hang),
-    failure("stage2-late-vc", "stage2:late-vc:0x6e", GENERAL).but_c(End::TripleFault),
-    failure("stage2-late-fault", "stage2:late-fault", GENERAL).but_c(End::TripleFault),
+    failure("stage2-late-vc", "stage2:late-vc:0x6e", GENERAL).but_c(End::Overflow),
+    failure("stage2-late-fault", "stage2:late-fault", GENERAL).but_c(End::Overflow),
     // ---- Before relocation: as stage 1.
     failure("startup-msr", "startup:vc:0x7c", GENERAL),
     failure(
@@ -106,33 +141,47 @@ const FAILURES: [Failure; 28] = [
     // ---- The early kernel: at its first #VC, and once it has a console.
     failure("early-first", "early:vc:0x76", GENERAL),
     failure("early-invd", "early:vc:0x76:3000", GENERAL)
-        .says(&["Unsupported exit-code 0x76 in early #VC exception"]),
+        .rust_says(NOT_INVD)
+        .c_says("Unsupported exit-code 0x76 in early #VC exception"),
     failure("early-unknown", "early:vc:0x55:3000", GENERAL)
-        .says(&["Unsupported exit-code 0x55 in early #VC exception"]),
+        .says("Unsupported exit-code 0x55 in early #VC exception"),
     failure("early-response", "early:response:0x2", GENERAL),
     failure(
         "early-no-rdrand",
         "early:cpuid:0x1:ecx:clear:0x40000000",
         End::Panic,
     )
-    .says(&["Kernel panic - not syncing: RDRAND is defective"]),
+    .says("Kernel panic - not syncing: RDRAND is defective"),
+    // ---- By firmware and EFI stub the first two stages are the firmware's; what follows is not.
+    failure(
+        "efi-no-sev",
+        "startup:cpuid:0x8000001f:eax:clear:0x2",
+        GENERAL,
+    )
+    .firmware(),
+    failure("efi-invd", "early:vc:0x76:3000", GENERAL)
+        .rust_says(NOT_INVD)
+        .c_says("Unsupported exit-code 0x76 in early #VC exception")
+        .firmware(),
 ];
 
 /// All failures, with both handlers.
 pub fn cases() -> Vec<Case> {
     let case = |kernel: Kernel, failure: &Failure| {
-        let end = match (kernel, failure.c) {
-            (Kernel::C, Some(end)) => end,
-            _ => failure.end,
+        let (text, end) = match (kernel, failure.c) {
+            (Kernel::C, Some(end)) => (failure.texts[1], end),
+            (Kernel::C, None) => (failure.texts[1], failure.end),
+            _ => (failure.texts[0], failure.end),
         };
+        let entry = if failure.firmware { "firmware" } else { "raw" };
         Case::new(
             kernel,
             &format!("lie-{}", failure.name),
-            &format!("--entry raw --vcpus 1 --option lie={}", failure.lie),
+            &format!("--entry {entry} --vcpus 1 --option lie={}", failure.lie),
             "nokaslr earlyprintk=ttyS0",
         )
         .end(end)
-        .texts(failure.texts)
+        .texts(text.as_slice())
     };
     let of = |kernel| FAILURES.iter().map(move |failure| case(kernel, failure));
     BOTH.into_iter().flat_map(of).collect()
@@ -153,7 +202,7 @@ mod tests {
             );
             assert!(!matches!(
                 failure.end,
-                End::Hang | End::PowerOff | End::Check
+                End::Hang | End::Overflow | End::PowerOff | End::Check
             ));
         }
     }

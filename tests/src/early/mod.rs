@@ -78,6 +78,17 @@ fn run_case(places: &Places, case: &Case, timeout: u64) -> Result<String, String
     }
 }
 
+/// RAM of this machine in MiB, as /proc/meminfo tells it.
+fn host_memory() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))
+        .and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+    // sevsim-run refuses by the same number, and says so.
+    total.map_or(u64::MAX, |kib| kib / 1024)
+}
+
 impl Test for Case {
     fn name(&self) -> &str {
         &self.name
@@ -85,6 +96,10 @@ impl Test for Case {
 
     fn vcpus(&self) -> usize {
         suite::vcpus(&self.options)
+    }
+
+    fn skip(&self) -> Option<String> {
+        self.too_large(host_memory())
     }
 
     fn run(&self, places: &Places, timeout: u64) -> Result<String, String> {
