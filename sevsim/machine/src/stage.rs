@@ -100,6 +100,10 @@ impl Tracker {
     pub fn load(&mut self, table: Table) {
         let first = self.base == u64::MAX;
         self.base = table.base;
+        // The decompressor ends with an empty table: no stage, but the end of one.
+        if table.limit == 0 {
+            return;
+        }
         self.stage = if table.base & SLOT == CPU_ENTRY_AREA {
             Stage::Runtime
         } else if table.base >> 63 != 0 {
@@ -173,6 +177,18 @@ mod tests {
         // Stage 2 may pass without #VC.
         let without = [tables[0], tables[2], tables[3]];
         assert_eq!(stages(false, &without), [Stage1, Startup, Early]);
+    }
+
+    #[test]
+    fn an_empty_table_belongs_to_the_stage_before() {
+        let empty = Table {
+            base: 0,
+            limit: 0,
+            page_faults: false,
+        };
+        let tables = [low(0x140_1000, false), low(0x360_1000, true), empty];
+        use Stage::*;
+        assert_eq!(stages(false, &tables), [Stage1, Stage2, Stage2]);
     }
 
     #[test]
