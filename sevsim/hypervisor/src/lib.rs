@@ -28,7 +28,8 @@
 //! - **Writes of the TSC** and of TSC_ADJUST have no effect on the TSC: host and guest share it.
 //! - **Performance counters** do not count, as with KVM's `enable_pmu=0`, but RDPMC of the four
 //!   legacy counters gives 0 and no #GP, so that the event can be exercised.
-//! - **ICR**: SMI, remote read and ExtINT go nowhere. The local APIC's base cannot be moved.
+//! - **ICR**: SMI, remote read and ExtINT go nowhere. The local APIC's base cannot be moved,
+//!   and its ID not be changed.
 //! - **SMBIOS tables** are QEMU's and tell the memory of the whole machine, host included.
 //! - **Reset** by the keyboard controller's output port (command 0xd1) is not noticed and resets
 //!   the host as well; command 0xfe, ports 0x92 and 0xcf9 are.

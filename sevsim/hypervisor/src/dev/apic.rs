@@ -26,6 +26,7 @@ const EXTD: u64 = 1 << 10;
 /// APIC_BASE: the address.
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
+const ID: u64 = 0x20;
 const TPR: u64 = 0x80;
 const LDR: u64 = 0xd0;
 const DFR: u64 = 0xe0;
@@ -148,6 +149,8 @@ impl<P: Platform> Vm<P> {
         }
         let shadow = &vcpu.apic;
         match register {
+            // The CPU is woken by its ID.
+            ID => return,
             ICR_HIGH => {
                 shadow
                     .icr
@@ -344,6 +347,14 @@ mod tests {
             assert_eq!(vm.x2apic_write(vm.vcpu(0), msr, value), Ok(()));
             assert_eq!(vm.platform().msrs.lock().unwrap()[&msr], want, "{msr:#x}");
         }
+    }
+
+    #[test]
+    fn the_id_stays() {
+        let vm = vm(2);
+        vm.apic_write(vm.vcpu(1), BASE + 0x20, 4, 7 << 24);
+        assert_eq!(vm.platform().take_mmio(), []);
+        assert_eq!(nmis(&vm, 1 << 24, 0x400), [1]);
     }
 
     #[test]
