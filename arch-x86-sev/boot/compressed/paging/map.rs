@@ -97,14 +97,26 @@ struct Found {
 #[derive(Clone, Copy)]
 pub(crate) struct IdentityMap {
     root: u64,
-    paging: Paging,
+    top: Level,
+    limit: u64,
+    encryption: u64,
     pool: Pool,
 }
 
 impl IdentityMap {
-    /// Extends the tables at `current` if the first `used` bytes of the area from `start` to `end`
-    /// hold them already; with five levels, `current` itself may be elsewhere. Otherwise starts
-    /// with an empty map, all in the area.
+    /// A map that maps nothing and cannot be extended.
+    pub(crate) const EMPTY: IdentityMap = IdentityMap {
+        root: 0,
+        top: Level::PTE,
+        limit: 0,
+        encryption: 0,
+        pool: Pool::new(0, 0),
+    };
+
+    /// Extends the tables at `current` if they are in the area from `start` to `end`, and in the
+    /// first `used` bytes of it; with five levels, the top one is the page behind the area.
+    /// Otherwise starts with an empty map, all in the area. Tables of others are not read: they
+    /// need not be mapped.
     ///
     /// # Errors
     ///
@@ -116,25 +128,29 @@ impl IdentityMap {
         current: u64,
         (start, used, end): (u64, u64, u64),
     ) -> Result<IdentityMap, Error> {
-        let fourth = if paging.five_levels {
-            memory.read(current)
+        let mut map = IdentityMap {
+            root: current,
+            top: paging.top(),
+            limit: paging.limit(),
+            encryption: paging.encryption,
+            pool: Pool::new(start.wrapping_add(used), end),
+        };
+        let is_ours = if paging.five_levels {
+            current == end && {
+                let fourth = memory.read(current);
+
+                fourth.is_present() && fourth.address(paging.encryption) == start
+            }
         } else {
-            Entry::table(current, paging.encryption)
+            current == start
         };
 
-        if fourth.is_present() && fourth.address(paging.encryption) == start {
-            return Ok(IdentityMap {
-                root: current,
-                paging,
-                pool: Pool::new(start.wrapping_add(used), end),
-            });
+        if !is_ours {
+            map.pool = Pool::new(start, end);
+            map.root = map.pool.take().ok_or(Error::OutOfTables)?;
+            memory.clear(map.root);
         }
-
-        let mut pool = Pool::new(start, end);
-        let root = pool.take().ok_or(Error::OutOfTables)?;
-
-        memory.clear(root);
-        Ok(IdentityMap { root, paging, pool })
+        Ok(map)
     }
 
     /// The top table's address, for CR3.
@@ -161,7 +177,7 @@ impl IdentityMap {
         start: u64,
         end: u64,
     ) -> Result<bool, Error> {
-        if start > end || end > self.paging.limit() {
+        if start > end || end > self.limit {
             return Err(Error::OutOfRange);
         }
 
@@ -198,7 +214,7 @@ impl IdentityMap {
         memory: &mut M,
         address: u64,
     ) -> Result<(), Error> {
-        if address >= self.paging.limit() {
+        if address >= self.limit {
             return Err(Error::OutOfRange);
         }
         if self.map(memory, address, address.wrapping_add(1))? {
@@ -214,8 +230,9 @@ impl IdentityMap {
     /// # Errors
     ///
     /// [`Error::OutOfRange`], [`Error::OutOfTables`] or [`Error::Huge`].
+    #[inline(always)]
     pub(crate) fn page<M: Memory>(&mut self, memory: &mut M, address: u64) -> Result<Page, Error> {
-        if address >= self.paging.limit() {
+        if address >= self.limit {
             return Err(Error::OutOfRange);
         }
 
@@ -239,7 +256,7 @@ impl IdentityMap {
         let whole = if found.entry.is_present() {
             found.entry
         } else {
-            Entry::large_page(start, self.paging.encryption)
+            Entry::large_page(start, self.encryption)
         };
         let table = self.split(memory, slot, whole, start)?;
 
@@ -253,8 +270,8 @@ impl IdentityMap {
     pub(crate) fn change<M: Memory>(&self, memory: &mut M, page: Page, attribute: Attribute) {
         let bits = memory.read(page.slot).bits();
         let bits = match attribute {
-            Attribute::Encrypted => bits | self.paging.encryption,
-            Attribute::Decrypted => bits & !self.paging.encryption,
+            Attribute::Encrypted => bits | self.encryption,
+            Attribute::Decrypted => bits & !self.encryption,
             Attribute::NonPresent => bits & !Entry::PRESENT,
         };
 
@@ -262,9 +279,9 @@ impl IdentityMap {
     }
 
     /// Follows the tables as the processor does, to what maps `address` or where that is missing.
-    #[inline(always)]
+    #[inline(never)]
     fn walk<M: Memory>(&self, memory: &M, address: u64) -> Found {
-        let (mut table, mut level) = (self.root, self.paging.top());
+        let (mut table, mut level) = (self.root, self.top);
 
         loop {
             let slot = level.slot(table, address);
@@ -276,7 +293,7 @@ impl IdentityMap {
             {
                 return Found { slot, entry, level };
             }
-            table = entry.address(self.paging.encryption);
+            table = entry.address(self.encryption);
             level = level.below();
         }
     }
@@ -307,8 +324,9 @@ impl IdentityMap {
 
     /// The table whose entries map 2 MiB around `address`, which is made if there is none, like
     /// those above it. `None` if 1 GiB is mapped at once.
+    #[inline(never)]
     fn pmd_table<M: Memory>(&mut self, memory: &mut M, address: u64) -> Result<Option<u64>, Error> {
-        let (mut table, mut level) = (self.root, self.paging.top());
+        let (mut table, mut level) = (self.root, self.top);
 
         while level > Level::PMD {
             let slot = level.slot(table, address);
@@ -317,11 +335,11 @@ impl IdentityMap {
             if !entry.is_present() {
                 table = self.pool.take().ok_or(Error::OutOfTables)?;
                 memory.clear(table);
-                memory.write(slot, Entry::table(table, self.paging.encryption));
+                memory.write(slot, Entry::table(table, self.encryption));
             } else if level == Level::PUD && entry.is_large() {
                 return Ok(None);
             } else {
-                table = entry.address(self.paging.encryption);
+                table = entry.address(self.encryption);
             }
             level = level.below();
         }
@@ -337,7 +355,7 @@ impl IdentityMap {
             let slot = Level::PMD.slot(table, address);
 
             if !memory.read(slot).is_present() {
-                memory.write(slot, Entry::large_page(address, self.paging.encryption));
+                memory.write(slot, Entry::large_page(address, self.encryption));
                 added = true;
             }
             address = address.wrapping_add(Level::PMD.size());
@@ -359,7 +377,7 @@ impl IdentityMap {
         start: u64,
     ) -> Result<u64, Error> {
         let table = self.pool.take().ok_or(Error::OutOfTables)?;
-        let attributes = whole.small_attributes(self.paging.encryption);
+        let attributes = whole.small_attributes(self.encryption);
         let end = start.wrapping_add(Level::PTE.table_size());
         let mut address = start;
 
@@ -370,7 +388,7 @@ impl IdentityMap {
             );
             address = address.wrapping_add(Level::PTE.size());
         }
-        memory.write(slot, Entry::table(table, self.paging.encryption));
+        memory.write(slot, Entry::table(table, self.encryption));
         Ok(table)
     }
 }

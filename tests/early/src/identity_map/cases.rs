@@ -78,22 +78,32 @@ fn a_pool_without_room_is_refused() {
     assert_eq!((pool.left(), pool.take()), (0, None));
 }
 
-/// Only tables that the processor can reach are extended.
+/// Only tables that the processor can reach are extended, and those of others are not even read.
 #[test]
-fn an_entry_that_is_not_present_does_not_lead_to_the_area() {
-    for (present, root) in [(0, AREA), (1, AREA + PAGES * PAGE)] {
+fn tables_of_others_are_left_alone() {
+    let end = AREA + PAGES * PAGE;
+    let area = (AREA, 6 * PAGE, end);
+
+    // What five levels start with, and which root there is then.
+    for (current, entry, root) in [
+        (end, AREA | 0x63, end),
+        (end, AREA | 0x62, AREA),
+        (end, (AREA + PAGE) | 0x63, AREA),
+        (AREA, AREA | 0x63, AREA),
+        (7 << 40, 0, AREA),
+    ] {
         let (mut ram, _, _) = empty(true, 0);
-        let loader = AREA + PAGES * PAGE;
         let paging = Paging {
             five_levels: true,
             encryption: 0,
         };
 
-        ram.store(loader, AREA | 0x62 | present);
+        ram.store(end, entry);
 
-        let map = IdentityMap::new(&mut ram, paging, loader, (AREA, 6 * PAGE, loader)).unwrap();
+        let map = IdentityMap::new(&mut ram, paging, current, area).unwrap();
+        let used = if root == end { 6 } else { 1 };
 
-        assert_eq!(map.root(), root);
+        assert_eq!((map.root(), map.tables_left()), (root, PAGES - used));
     }
 }
 

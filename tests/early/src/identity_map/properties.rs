@@ -56,7 +56,7 @@ struct System {
 }
 
 /// The tables as `startup_32` makes them, and the one that is put above for five levels.
-fn startup_32(ram: &mut Ram, c_bit: u64, five_levels: bool) -> u64 {
+fn startup_32(ram: &mut Ram, c_bit: u64, five_levels: bool, top: u64) -> u64 {
     for index in 0..INITIAL * 512 {
         ram.store(AREA + index * 8, 0);
     }
@@ -75,8 +75,6 @@ fn startup_32(ram: &mut Ram, c_bit: u64, five_levels: bool) -> u64 {
         return AREA;
     }
 
-    let top = AREA - PAGE;
-
     for index in 0..512 {
         ram.store(top + index * 8, 0);
     }
@@ -94,7 +92,7 @@ impl System {
         // Another one's top table, which has to be left alone.
         ram.store(current, 0x7_0000_0063 | start.c_bit);
         if start.from_startup_32 {
-            current = startup_32(&mut ram, start.c_bit, start.five_levels);
+            current = startup_32(&mut ram, start.c_bit, start.five_levels, current);
             extra = usize::from(start.five_levels);
         }
 

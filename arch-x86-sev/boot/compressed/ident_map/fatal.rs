@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The end of a boot that cannot go on.
+
+use core::{
+    cell::Cell,
+    ffi::CStr, //
+};
+
+use super::{
+    c,
+    cpu,
+    paging::Error, //
+};
+
+/// Whether a report has begun.
+struct Begun(Cell<bool>);
+
+// SAFETY: There is one CPU, and a bool cannot be half written.
+unsafe impl Sync for Begun {}
+
+static BEGUN: Begun = Begun(Cell::new(false));
+
+/// A message that ends the boot: what is wrong, then values by name.
+///
+/// The console may be what does not work: it may need a page that faults, or a GHCB that is gone.
+/// An exception in the midst of a report ends the boot without one.
+pub(crate) struct Report(());
+
+impl Report {
+    /// Begins a report with what is wrong.
+    #[cold]
+    pub(crate) fn new(what: &CStr) -> Report {
+        if BEGUN.0.replace(true) {
+            terminate();
+        }
+        // SAFETY: A string for a function that prints it.
+        unsafe { c::__putstr(what.as_ptr()) };
+        Report(())
+    }
+
+    /// Adds a value. `name` ends in what is to be before the hexadecimal digits.
+    pub(crate) fn value(self, name: &CStr, value: u64) -> Report {
+        // SAFETY: A string and a number for functions that print them.
+        unsafe {
+            c::__putstr(name.as_ptr());
+            c::__puthex(value);
+        }
+        self
+    }
+
+    /// Ends the boot.
+    pub(crate) fn stop(self) -> ! {
+        // SAFETY: A string for a function that prints it.
+        unsafe { c::__putstr(c"\n\n\nStopping.\n\n\n -- System halted".as_ptr()) };
+        terminate()
+    }
+}
+
+/// Ends an SEV-ES guest, so that whoever started it learns about it. Other machines stop.
+fn terminate() -> ! {
+    // SAFETY: Read-only since `sev_enable()`. Nobody uses the GHCB: neither this code nor the
+    // console, which has returned or will not. The reason is the general one.
+    unsafe {
+        if c::sev_status & c::SEV_STATUS_ES != 0 {
+            c::sev_es_terminate(0, 0);
+        }
+    }
+    cpu::stop()
+}
+
+/// What to say about an error.
+#[inline(always)]
+pub(crate) fn reason(error: Error) -> &'static CStr {
+    match error {
+        Error::OutOfTables => c"No memory left for page tables, raise BOOT_PGT_SIZE:",
+        Error::OutOfRange => c"Address cannot be identity-mapped:",
+        Error::NothingToMap => c"Page-fault on an unmapped page:",
+        Error::Huge => c"Page of 1 GiB cannot be split:",
+    }
+}
