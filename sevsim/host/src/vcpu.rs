@@ -323,14 +323,14 @@ impl Vcpu {
     /// The instruction at RIP, if it is one that this crate knows.
     fn decode(&self) -> Option<(Insn, usize)> {
         let (bytes, len) = self.code_bytes();
-        insn::decode(&bytes[..len], self.long_code())
+        insn::decode(&bytes[..len], self.vmcb.save.code_size())
     }
 
     /// The instruction at RIP, which by its exit is one that the machine carries out. `None` if
     /// another vCPU unmapped it meanwhile: the guest then tries again, and faults by itself.
     fn instruction(&self) -> Option<(Insn, usize)> {
         let (bytes, len) = self.code_bytes();
-        let found = insn::decode(&bytes[..len], self.long_code());
+        let found = insn::decode(&bytes[..len], self.vmcb.save.code_size());
         if found.is_none() && len == bytes.len() {
             fatal!(
                 "vCPU {}: exit {:#x} at an unknown instruction {:02x?} {}",

@@ -10,6 +10,7 @@ use crate::paging::GuestMemory;
 use crate::paging::Paging;
 use crate::paging::Want;
 use crate::paging::Who;
+use crate::vmcb::CodeSize;
 use crate::vmcb::Save;
 
 /// The longest instruction.
@@ -78,17 +79,19 @@ pub enum Insn {
     Invlpg,
 }
 
-/// Decodes the instruction at the start of `bytes` (up to 15); `long` in 64-bit code segments.
-/// Returns it with its length.
-pub fn decode(bytes: &[u8], long: bool) -> Option<(Insn, usize)> {
+/// Decodes the instruction at the start of `bytes` (up to 15). Returns it with its length.
+pub fn decode(bytes: &[u8], size: CodeSize) -> Option<(Insn, usize)> {
+    let long = size == CodeSize::Bits64;
     let mut at = 0;
     let mut rep = false;
+    let mut other_address = false;
     let mut rex = 0;
     // Prefixes in any order; a REX prefix counts only right before the opcode.
     loop {
         match *bytes.get(at)? {
             0xf2 | 0xf3 => (rep, rex) = (true, 0),
-            0x66 | 0x67 | 0x2e | 0x36 | 0x3e | 0x26 | 0x64 | 0x65 => rex = 0,
+            0x67 => (other_address, rex) = (true, 0),
+            0x66 | 0x2e | 0x36 | 0x3e | 0x26 | 0x64 | 0x65 => rex = 0,
             byte @ 0x40..=0x4f if long => rex = byte,
             _ => break,
         }
@@ -126,7 +129,8 @@ pub fn decode(bytes: &[u8], long: bool) -> Option<(Insn, usize)> {
                 at + 1,
             ),
             byte if (byte >> 3) & 7 == 7 && byte < 0xc0 => {
-                (Insn::Invlpg, at + operand(&bytes[at..])?)
+                let narrow = !long && (size == CodeSize::Bits16) != other_address;
+                (Insn::Invlpg, at + operand(&bytes[at..], narrow)?)
             }
             _ => return None,
         },
@@ -134,11 +138,20 @@ pub fn decode(bytes: &[u8], long: bool) -> Option<(Insn, usize)> {
     })
 }
 
-/// Length of ModRM, SIB and displacement of a memory operand with 32- or 64-bit addressing.
-fn operand(bytes: &[u8]) -> Option<usize> {
+/// Length of ModRM, SIB and displacement of a memory operand; `narrow` with 16-bit addressing.
+fn operand(bytes: &[u8], narrow: bool) -> Option<usize> {
     let modrm = *bytes.first()?;
     let (mode, rm) = (modrm >> 6, modrm & 7);
     let mut length = 1;
+    if narrow {
+        length += match mode {
+            0 if rm == 6 => 2,
+            1 => 1,
+            2 => 2,
+            _ => 0,
+        };
+        return (bytes.len() >= length).then_some(length);
+    }
     let mut base = rm;
     if rm == 4 {
         base = *bytes.get(1)? & 7;
@@ -215,7 +228,7 @@ mod tests {
             (&[0x0f], None),
         ];
         for (bytes, expected) in table {
-            assert_eq!(decode(bytes, true), expected, "{bytes:02x?}");
+            assert_eq!(decode(bytes, CodeSize::Bits64), expected, "{bytes:02x?}");
         }
     }
 
@@ -268,7 +281,27 @@ mod tests {
     }
 
     #[test]
+    fn operands_by_size_of_addresses() {
+        use CodeSize::*;
+        for (size, bytes, length) in [
+            (Bits16, &[0x0f, 0x01, 0x3e, 1, 2][..], 5),
+            (Bits16, &[0x0f, 0x01, 0x3c, 1, 2], 3),
+            (Bits16, &[0x0f, 0x01, 0x7c, 1, 2], 4),
+            (Bits16, &[0x0f, 0x01, 0xbc, 1, 2], 5),
+            (Bits16, &[0x67, 0x0f, 0x01, 0x3e, 1], 4),
+            (Bits16, &[0x67, 0x0f, 0x01, 0x3c, 0x24], 5),
+            (Bits32, &[0x0f, 0x01, 0x3e, 1, 2], 3),
+            (Bits32, &[0x67, 0x0f, 0x01, 0x3e, 1, 2], 6),
+            (Bits64, &[0x67, 0x0f, 0x01, 0x3e, 1, 2], 4),
+        ] {
+            let found = decode(bytes, size);
+            assert_eq!(found, Some((Insn::Invlpg, length)), "{size:?} {bytes:02x?}");
+        }
+        assert_eq!(decode(&[0x0f, 0x01, 0x3e, 1], Bits16), None, "cut off");
+    }
+
+    #[test]
     fn rex_is_an_opcode_outside_64_bit_code() {
-        assert_eq!(decode(&[0x41, 0x0f, 0x30], false), None);
+        assert_eq!(decode(&[0x41, 0x0f, 0x30], CodeSize::Bits32), None);
     }
 }

@@ -4,6 +4,17 @@
 use core::mem::offset_of;
 use core::mem::size_of;
 
+/// Default size of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CodeSize {
+    /// Real mode, and 16-bit segments.
+    Bits16,
+    /// 32-bit segments.
+    Bits32,
+    /// 64-bit segments.
+    Bits64,
+}
+
 /// A segment register as the VMCB stores it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -237,6 +248,17 @@ impl Save {
     /// Whether the code segment is a 64-bit one.
     pub fn long_code(&self) -> bool {
         self.efer & bits::EFER_LMA != 0 && self.cs.attributes & Segment::LONG != 0
+    }
+
+    /// Default size of addresses in the code segment.
+    pub fn code_size(&self) -> CodeSize {
+        if self.long_code() {
+            CodeSize::Bits64
+        } else if self.cs.attributes & Segment::BIG != 0 {
+            CodeSize::Bits32
+        } else {
+            CodeSize::Bits16
+        }
     }
 }
 

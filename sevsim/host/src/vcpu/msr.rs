@@ -45,8 +45,8 @@ impl Vcpu {
     fn write_ghcb(&mut self, value: u64) {
         self.ghcb_msr = value;
         let (bytes, len) = self.code_bytes();
-        let long = self.long_code();
-        let Some((Insn::WriteMsr, first)) = insn::decode(&bytes[..len], long) else {
+        let size = self.vmcb.save.code_size();
+        let Some((Insn::WriteMsr, first)) = insn::decode(&bytes[..len], size) else {
             // Not mapped any more, or not what it was: the guest tries again.
             return;
         };
@@ -55,7 +55,7 @@ impl Vcpu {
         if self.pending.is_some() || self.world.vm.options().nmi_test {
             return;
         }
-        if let Some((Insn::Vmgexit, second)) = insn::decode(&bytes[first..len], long) {
+        if let Some((Insn::Vmgexit, second)) = insn::decode(&bytes[first..len], size) {
             self.stats.fused();
             self.advance(second);
             self.vmgexit();
