@@ -20,7 +20,7 @@
 #define DATA_SIZE	4096
 #define RESULTS		"/sys/module/sev_es_cost/parameters/results"
 
-static uint8_t data[DATA_SIZE] __attribute__((aligned(4096)));
+static _Alignas(4096) uint8_t data[DATA_SIZE];
 static unsigned long empty;
 
 #define LEAST(insn, ...) ({						\

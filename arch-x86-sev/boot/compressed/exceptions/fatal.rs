@@ -13,7 +13,7 @@ use super::{
 /// Prints a text if there is a console.
 pub(crate) fn print(text: &CStr) {
     // SAFETY: The text ends with a NUL. If printing raises #VC, its handler is in the IDT.
-    unsafe { c::__putstr(text.as_ptr()) };
+    unsafe { c::__putstr(text.to_bytes_with_nul().as_ptr().cast()) };
 }
 
 /// Prints a number in hexadecimal, without a prefix.
@@ -30,7 +30,7 @@ pub(crate) fn fatal(message: &CStr, why: Termination) -> ! {
     // SAFETY: Reads what `sev_enable()` found out.
     if unsafe { c::sev_status } & c::SEV_STATUS_ES == 0 {
         // SAFETY: The message ends with a NUL.
-        unsafe { c::error(message.as_ptr()) };
+        unsafe { c::error(message.to_bytes_with_nul().as_ptr().cast()) };
     }
     print(c"\n\n");
     print(message);

@@ -136,8 +136,8 @@ pub(crate) trait Env {
     /// Guest-physical address of [`Env::ghcb`]; called only after it.
     fn ghcb_gpa(&mut self) -> u64;
 
-    /// Bytes of the shared buffer that this handler may use, at least eight. Fewer than there are if
-    /// it interrupted a user of the GHCB.
+    /// Bytes of the shared buffer that this handler may use, at least eight. Fewer than there are
+    /// if it interrupted a user of the GHCB.
     fn buffer_size(&mut self) -> usize {
         SHARED_BUFFER_SIZE
     }

@@ -63,6 +63,10 @@ fn jump_table_address() -> u64 {
 }
 
 /// Refuses to start a CPU: without a jump table it would continue somewhere in the firmware.
+///
+/// # Safety
+///
+/// None; a hook of C is `unsafe` by its type.
 #[cfg(CONFIG_SMP)]
 unsafe extern "C" fn refuse_start(cpu: c_uint, _idle: *mut bindings::task_struct) -> c_int {
     pr_err!("CPU {cpu} cannot be started without an AP jump table\n");
