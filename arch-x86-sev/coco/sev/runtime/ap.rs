@@ -94,7 +94,11 @@ fn check(address: u64) -> Result {
         && kind != bindings::e820_type_E820_TYPE_NVS as c_int
         && kind != bindings::e820_type_E820_TYPE_ACPI as c_int
     {
-        let what = if kind < 0 { "not memory" } else { "not the firmware's" };
+        let what = if kind < 0 {
+            "not memory"
+        } else {
+            "not the firmware's"
+        };
 
         pr_err!("AP jump table at {address:#x}, which is {what}\n");
         return Err(EFAULT);
