@@ -10,6 +10,10 @@
 //! can hide behind another NMI, but the effort grows with the square of the handler's length. With
 //! a stride of N there is one at each Nth boundary, and N occurrences cover them all.
 //!
+//! In the handler of an NMI a further one is only noted, and the handler repeated for all of them. So
+//! the first execution has no NMI but the one that it is for, and shows how long the handler is; the
+//! following ones have NMIs up to that length, and none in the repetition.
+//!
 //! The plan also remembers the addresses of the instructions it stepped and those before which an
 //! NMI came. If the handler does not take the same path each time, these sets differ, and boundaries
 //! were missed.
@@ -49,6 +53,13 @@ impl Target {
             kernel: word & (1 << 17) != 0,
             stride: word >> 20,
         }
+    }
+}
+
+impl Target {
+    /// Whether an NMI in the handler makes it run once more.
+    fn repeats(&self) -> bool {
+        self.code == NMI && self.stride != 0
     }
 }
 
@@ -120,6 +131,8 @@ pub struct Sweep {
     hit: bool,
     /// The boundary for the next NMI, with stride 0.
     next: u32,
+    /// Instructions of the NMI handler without its repetition; 0: not known yet.
+    length: u32,
     away: u32,
     occurrences: u32,
     abandoned: u32,
@@ -165,6 +178,7 @@ impl Sweep {
             fresh: false,
             hit: false,
             next: 0,
+            length: 0,
             away: 0,
             occurrences: 0,
             abandoned: 0,
@@ -182,6 +196,7 @@ impl Sweep {
         self.status = Status::Running;
         self.origin = None;
         self.next = 0;
+        self.length = 0;
         self.occurrences = 0;
         self.abandoned = 0;
         self.boundaries = 0;
@@ -266,12 +281,16 @@ impl Sweep {
         if self.state != State::Stepping || !core::mem::take(&mut self.fresh) {
             return false;
         }
+        if target.repeats() && self.length != 0 && self.at >= self.length {
+            return false;
+        }
         let Some(slot) = self.seen.slot(rip) else {
             self.fail();
             return false;
         };
         let due = match target.stride {
             0 => !self.hit && self.at >= self.next,
+            _ if target.repeats() && self.length == 0 => false,
             stride => self.at % stride == self.occurrences % stride,
         };
         if !open {
@@ -335,7 +354,10 @@ impl Sweep {
         self.at += 1;
         self.fresh = true;
         if returned && (now.cpl == 3 || self.place.same_stack(now)) {
-            self.boundaries = self.boundaries.max(self.at);
+            if self.length == 0 || !self.target.is_some_and(|target| target.repeats()) {
+                self.boundaries = self.boundaries.max(self.at);
+                self.length = self.boundaries;
+            }
             self.finish();
         }
     }
@@ -370,7 +392,8 @@ impl Sweep {
             // Some more, if the path differs from time to time.
             stride => {
                 let all = self.seen.covered == self.seen.count;
-                self.occurrences >= stride && all || self.occurrences >= 4 * stride
+                let passes = self.occurrences - u32::from(target.repeats());
+                passes >= stride && all || passes >= 4 * stride
             }
         };
         if done {
@@ -567,6 +590,37 @@ mod tests {
         sweep.disarm();
         assert_eq!(sweep.mode(), Mode::Free);
         assert!(!sweep.wants(EXIT, &user));
+    }
+
+    #[test]
+    fn repetitions_of_the_nmi_handler_have_no_nmi() {
+        let mut sweep = Sweep::new();
+        sweep.arm(Target {
+            code: NMI,
+            ..target(2)
+        });
+        let user = place(0x1000, 0x7000, 3);
+        let mut run = |length: u32| {
+            let mut nmis = Vec::new();
+            sweep.delivered(NMI, user);
+            for at in 0..length {
+                let here = place(0x8000 + u64::from(at % 10), 0x9000, 0);
+                if sweep.nmi_due(here.rip, at > 2) {
+                    nmis.push(at);
+                    sweep.leaves(here, true);
+                    sweep.is_back();
+                }
+                let last = at + 1 == length;
+                sweep.stepped(if last { &user } else { &here }, last);
+            }
+            (nmis, sweep.status())
+        };
+        assert_eq!(run(10), (vec![], Status::Running));
+        assert_eq!(run(20), (vec![3, 5, 7, 9], Status::Running));
+        assert_eq!(run(20), (vec![4, 6, 8], Status::Done));
+        let counts = sweep.counts();
+        assert_eq!((counts.instructions, counts.covered), (10, 10));
+        assert_eq!(counts.boundaries, 10);
     }
 
     #[test]
