@@ -19,7 +19,8 @@ own-variables := KERNEL_SRC O SEV_ES VCPUS MEM APPEND INITRD DISK KERNEL CBIT AP
 		 FROM TRAILERS TOOLCHAIN
 export $(own-variables)
 
-test-parts := test-scripts test-unit test-build test-check test-boot test-early test-tools
+test-parts := test-scripts test-unit test-build test-check test-boot test-early test-nmi \
+	      test-tools
 own-goals := help kernel kernel-rust kernel-c kernel-help tree toolchain sevsim boot \
 	     test $(test-parts) bench check series series-check clean mrproper distclean
 
@@ -126,6 +127,9 @@ help:
 #H Checking
 #H   make test-scripts test-unit test-build test-check test-boot test-early test-tools
 #H                    parts of make test
+#H   make test-nmi    an NMI before each instruction of the #VC handler, for each exit, in Rust and
+#H                    C; all secondary CPUs offline and online 200 times in a storm of NMIs
+#H                    (make test has a short form)
 #H   make bench       C and Rust side by side: instructions per exit, VMGEXITs per boot, size
 #H   make check       rustfmt, clippy, checkpatch --strict, shellcheck
 #H   make series-check   each patch of the series alone: applies, builds with the option on and

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! `sev-tests`: boots guests in a covering set of configurations (`boot`), by each way into the
-//! kernel and against a hostile host (`early`), and counts what Rust and C cost side by side
-//! (`bench`). Prints KTAP; the last line is "N passed, N failed".
+//! kernel and against a hostile host (`early`), with NMIs at each instruction (`nmi`), and counts
+//! what Rust and C cost side by side (`bench`). Prints KTAP; the last line is "N passed, N failed".
 
 mod bench;
 mod boot;
@@ -12,6 +12,7 @@ mod disk;
 mod early;
 mod kexec;
 mod kunit;
+mod nmi;
 mod runner;
 mod suite;
 
@@ -71,6 +72,20 @@ enum Part {
         #[arg(long, short)]
         jobs: Option<NonZero<usize>>,
     },
+    /// NMIs at each instruction of the #VC handler, and in storms
+    Nmi {
+        /// Only cases whose name begins with one of these
+        names: Vec<String>,
+        /// Only what takes little time
+        #[arg(long)]
+        short: bool,
+        /// Seconds for one boot
+        #[arg(long, default_value_t = 1200)]
+        timeout: u64,
+        /// Guests with one vCPU that run side by side (default: as many as there are CPUs)
+        #[arg(long, short)]
+        jobs: Option<NonZero<usize>>,
+    },
     /// Count and compare: C and Rust side by side
     Bench {
         /// Paired boots for the ratio of times
@@ -114,6 +129,12 @@ fn main() -> ExitCode {
             jobs,
             ..
         } => suite::run_all(&places, early::cases(), &names, timeout, jobs),
+        Part::Nmi {
+            names,
+            short,
+            timeout,
+            jobs,
+        } => suite::run_all(&places, nmi::cases(short), &names, timeout, jobs),
         Part::Bench {
             instructions: true, ..
         } => bench::instructions(&places),
