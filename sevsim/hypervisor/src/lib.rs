@@ -15,8 +15,9 @@
 //!   that is not RAM) are refused by the specification's error codes. RDTSC and RDTSCP, which KVM
 //!   does not intercept and so not expect, are answered.
 //! - **Values that the specification does not know** are refused: an MSR event that is neither read
-//!   (0) nor write (1, for KVM any other), an operand size of port I/O that is none of the three. For
-//!   CPUID's leaf only EAX counts; KVM compares RAX with 0xd, and keeps XCR0 from an earlier exit.
+//!   (0) nor write (1, for KVM any other), an operand size of port I/O that is none of the three.
+//!   For CPUID's leaf only EAX counts; KVM compares RAX with 0xd, and keeps XCR0 from an earlier
+//!   exit.
 //! - **DR7** that an event writes is given back by one that reads; KVM ignores both.
 //! - **RDPMC** that faults is answered by the specification's exception; KVM injects #GP itself.
 //! - **A page state change by the MSR protocol** leaves the MSR as it is, like any request that is

@@ -126,9 +126,9 @@ mod tests {
 
     #[test]
     fn cr0_is_checked() {
-        type Change = fn(&mut Save);
-        let cases: [(fn() -> Save, Change, u64); 8] = [
-            (ready, |_| (), PG | 1 << 32),
+        type Case = (fn() -> Save, fn(&mut Save), u64);
+        let cases: [Case; 8] = [
+            (ready, |_| (), PG | (1 << 32)),
             (ready, |_| (), bits::CR0_PG),
             (ready, |_| (), PE | bits::CR0_NW),
             (ready, |save| save.cr4 = 0, PG),
@@ -157,7 +157,7 @@ mod tests {
         assert_eq!(save.cr4, 0x6a0);
         assert_eq!(write_cr4(&mut save, 0x680, ALL), REFUSED, "PAE");
         assert_eq!(
-            write_cr4(&mut save, 0x6a0 | 1 << 12, ALL & !(1 << 12)),
+            write_cr4(&mut save, 0x6a0 | (1 << 12), ALL & !(1 << 12)),
             REFUSED
         );
         assert_eq!(write_cr4(&mut save, 0x6a0 | bits::CR4_PCIDE, ALL), Ok(()));
@@ -200,8 +200,8 @@ mod tests {
         assert_eq!(write_efer(&mut save, kept | bits::EFER_NXE), Ok(()));
         assert_eq!(save.efer, kept | bits::EFER_NXE);
         assert_eq!(write_efer(&mut save, 0), REFUSED, "LME with paging");
-        assert_eq!(write_efer(&mut save, kept | 1 << 13), REFUSED);
-        assert_eq!(write_efer(&mut save, kept | 1 << 63), REFUSED);
+        assert_eq!(write_efer(&mut save, kept | (1 << 13)), REFUSED);
+        assert_eq!(write_efer(&mut save, kept | (1 << 63)), REFUSED);
         let mut save = ready();
         assert_eq!(write_efer(&mut save, bits::EFER_LMA), Ok(()));
         assert_eq!(save.efer, bits::EFER_SVME, "LMA is read-only");

@@ -268,9 +268,9 @@ mod tests {
         assert_eq!(fetch(&save, &memory(0x1000), 1 << 51).0[0], 1);
         // Compatibility mode: linear addresses have 64 bits, segments do not reach them.
         let memory = memory(0x1000);
-        memory.put(0x8000, 0x9000 | 7 | 1 << 51);
-        memory.put(0x9000, 0xa007 | 1 << 51);
-        memory.put(0xa000, 0x87 | 1 << 51);
+        memory.put(0x8000, 0x9000 | 7 | (1 << 51));
+        memory.put(0x9000, 0xa007 | (1 << 51));
+        memory.put(0xa000, 0x87 | (1 << 51));
         save.cr3 = 0x8000;
         save.cr4 = bits::CR4_PAE;
         save.cr0 = bits::CR0_PE | bits::CR0_PG;

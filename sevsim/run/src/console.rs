@@ -165,7 +165,7 @@ mod tests {
         for echo in [
             "[    0.0] Kernel command line: x=hello",
             "[    0.0] Command line: x=hello",
-            "[    0.0] Unknown kernel command line parameters \"x=hello\", will be passed to user space.",
+            "[    0.0] Unknown kernel command line parameters \"x=hello\", will be passed on",
         ] {
             assert!(!seen(&[echo], &expect).text, "{echo}");
         }
