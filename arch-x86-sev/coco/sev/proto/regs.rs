@@ -63,6 +63,20 @@ impl Gpr {
     pub(crate) const fn number(self) -> u8 {
         self.0
     }
+
+    /// Offset of the register in [`Regs`].
+    #[inline(always)]
+    const fn offset(self) -> usize {
+        // In units of eight bytes, the lowest number in the lowest byte: constants in place of a
+        // jump table.
+        let slots: u64 = if self.0 < 8 {
+            0x0e0d_0413_050c_0b0a
+        } else {
+            0x0001_0203_0607_0809
+        };
+
+        (slots.wrapping_shr((self.0 as u32).wrapping_mul(8)) as u8 as usize).wrapping_mul(8)
+    }
 }
 
 /// `struct pt_regs` of x86-64, as the entry code saves it.
@@ -122,6 +136,23 @@ const _: () = assert!(offset_of!(Regs, flags) == 144);
 const _: () = assert!(offset_of!(Regs, ss) == 160);
 const _: () = assert!(size_of::<Regs>() == 168);
 
+const _: () = assert!(Gpr::RAX.offset() == offset_of!(Regs, ax));
+const _: () = assert!(Gpr::RCX.offset() == offset_of!(Regs, cx));
+const _: () = assert!(Gpr::RDX.offset() == offset_of!(Regs, dx));
+const _: () = assert!(Gpr::RBX.offset() == offset_of!(Regs, bx));
+const _: () = assert!(Gpr::RSP.offset() == offset_of!(Regs, sp));
+const _: () = assert!(Gpr::RBP.offset() == offset_of!(Regs, bp));
+const _: () = assert!(Gpr::RSI.offset() == offset_of!(Regs, si));
+const _: () = assert!(Gpr::RDI.offset() == offset_of!(Regs, di));
+const _: () = assert!(Gpr::new(8).offset() == offset_of!(Regs, r8));
+const _: () = assert!(Gpr::new(9).offset() == offset_of!(Regs, r9));
+const _: () = assert!(Gpr::new(10).offset() == offset_of!(Regs, r10));
+const _: () = assert!(Gpr::new(11).offset() == offset_of!(Regs, r11));
+const _: () = assert!(Gpr::new(12).offset() == offset_of!(Regs, r12));
+const _: () = assert!(Gpr::new(13).offset() == offset_of!(Regs, r13));
+const _: () = assert!(Gpr::new(14).offset() == offset_of!(Regs, r14));
+const _: () = assert!(Gpr::new(15).offset() == offset_of!(Regs, r15));
+
 impl Regs {
     /// True if user mode was interrupted.
     #[inline(always)]
@@ -132,49 +163,25 @@ impl Regs {
     /// All 64 bits of a general-purpose register.
     #[inline(always)]
     pub(crate) const fn gpr(&self, reg: Gpr) -> u64 {
-        match reg.0 {
-            0 => self.ax,
-            1 => self.cx,
-            2 => self.dx,
-            3 => self.bx,
-            4 => self.sp,
-            5 => self.bp,
-            6 => self.si,
-            7 => self.di,
-            8 => self.r8,
-            9 => self.r9,
-            10 => self.r10,
-            11 => self.r11,
-            12 => self.r12,
-            13 => self.r13,
-            14 => self.r14,
-            _ => self.r15,
+        // SAFETY: `offset` is that of a field of eight bytes, aligned as all of them.
+        unsafe {
+            core::ptr::from_ref(self)
+                .byte_add(reg.offset())
+                .cast::<u64>()
+                .read()
         }
     }
 
     /// Sets all 64 bits of a general-purpose register.
     #[inline(always)]
     pub(crate) fn set_gpr(&mut self, reg: Gpr, value: u64) {
-        let slot = match reg.0 {
-            0 => &mut self.ax,
-            1 => &mut self.cx,
-            2 => &mut self.dx,
-            3 => &mut self.bx,
-            4 => &mut self.sp,
-            5 => &mut self.bp,
-            6 => &mut self.si,
-            7 => &mut self.di,
-            8 => &mut self.r8,
-            9 => &mut self.r9,
-            10 => &mut self.r10,
-            11 => &mut self.r11,
-            12 => &mut self.r12,
-            13 => &mut self.r13,
-            14 => &mut self.r14,
-            _ => &mut self.r15,
-        };
-
-        *slot = value;
+        // SAFETY: As in `gpr`; any value is valid.
+        unsafe {
+            core::ptr::from_mut(self)
+                .byte_add(reg.offset())
+                .cast::<u64>()
+                .write(value);
+        }
     }
 
     /// `old` after an instruction wrote `value` with this width: one and two bytes leave the rest

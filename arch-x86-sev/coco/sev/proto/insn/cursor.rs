@@ -4,80 +4,67 @@
 
 use super::{
     super::result::Width,
-    DecodeError,
-    InsnBytes,
-    MAX_INSN_LEN, //
+    InsnBytes, //
 };
 
 /// Position in the bytes of an instruction.
+///
+/// Reading never fails: what is behind the bytes that there are is arbitrary, and
+/// [`Cursor::position`] tells that it was read. So there is one check, at the end.
 pub(super) struct Cursor {
-    /// The bytes that are left, the next one lowest.
-    rest: u128,
-    /// Their number.
-    left: usize,
-    /// The number of bytes there were.
-    len: usize,
+    /// The next eight bytes, the first one lowest.
+    next: u64,
+    /// The bytes after them.
+    later: u64,
+    /// Number of bytes read.
+    position: usize,
 }
 
 impl Cursor {
     #[inline(always)]
     pub(super) const fn new(bytes: InsnBytes) -> Cursor {
         Cursor {
-            rest: bytes.value,
-            left: bytes.len,
-            len: bytes.len,
+            next: bytes.value as u64,
+            later: (bytes.value >> 64) as u64,
+            position: 0,
         }
     }
 
     /// Number of bytes read so far.
     #[inline(always)]
     pub(super) const fn position(&self) -> usize {
-        self.len.wrapping_sub(self.left)
-    }
-
-    /// Why there are no more bytes: an instruction that does not end within 15 bytes is none.
-    #[inline(always)]
-    const fn end(&self) -> DecodeError {
-        if self.len >= MAX_INSN_LEN {
-            DecodeError::Unknown
-        } else {
-            DecodeError::Truncated
-        }
+        self.position
     }
 
     /// The next byte.
     #[inline(always)]
-    pub(super) fn byte(&mut self) -> Result<u8, DecodeError> {
-        if self.left == 0 {
-            return Err(self.end());
-        }
+    pub(super) fn byte(&mut self) -> u8 {
+        let byte = self.next as u8;
 
-        let byte = self.rest as u8;
-
-        self.rest >>= 8;
-        self.left = self.left.wrapping_sub(1);
-        Ok(byte)
-    }
-
-    /// A little-endian number of this width, zero-extended.
-    #[inline(always)]
-    pub(super) fn number(&mut self, width: Width) -> Result<u64, DecodeError> {
-        let bytes = width.bytes() as usize;
-
-        if self.left < bytes {
-            return Err(self.end());
-        }
-
-        let value = width.truncate(self.rest as u64);
-
-        self.rest = self.rest.wrapping_shr(width.bits());
-        self.left = self.left.wrapping_sub(bytes);
-        Ok(value)
+        self.next = (self.next >> 8) | (self.later << 56);
+        self.later >>= 8;
+        self.position = self.position.wrapping_add(1);
+        byte
     }
 
     /// A little-endian number of this width, sign-extended.
-    #[inline(always)]
-    pub(super) fn signed(&mut self, width: Width) -> Result<u64, DecodeError> {
-        Ok(width.sign_extend(self.number(width)?))
+    #[inline(never)]
+    pub(super) fn signed(&mut self, width: Width) -> u64 {
+        let value = width.sign_extend(self.next);
+
+        self.next = match width {
+            Width::B8 => self.later,
+            // The two shifts never reach 64.
+            _ => {
+                self.next.wrapping_shr(width.bits())
+                    | self.later.wrapping_shl(64u32.wrapping_sub(width.bits()))
+            }
+        };
+        self.later = match width {
+            Width::B8 => 0,
+            _ => self.later.wrapping_shr(width.bits()),
+        };
+        self.position = self.position.wrapping_add(width.bytes() as usize);
+        value
     }
 }

@@ -24,261 +24,150 @@ use super::{
     Register,
     Segment,
     Source,
-    Unary, //
+    Unary,
+    MAX_INSN_LEN, //
 };
-
-type Result<T> = core::result::Result<T, DecodeError>;
 
 /// Decodes the instruction at the start of `bytes`.
 ///
 /// `bytes` may end before 15 bytes; [`DecodeError::Truncated`] says that the instruction needs
 /// more. LOCK is refused where hardware raises #UD for it.
-pub(crate) fn decode(bytes: InsnBytes, code: CodeSize) -> Result<Insn> {
-    let mut decoder = Decoder::new(bytes, code)?;
-    let op = decoder.op()?;
+#[inline(never)]
+pub(crate) fn decode(bytes: InsnBytes, code: CodeSize) -> Result<Insn, DecodeError> {
+    let mut decoder = Decoder::new(bytes, code);
+    let op = decoder.op();
+    let len = decoder.cursor.position();
 
-    if decoder.prefixes.lock && !lockable(&op) {
-        return Err(DecodeError::Unknown);
+    // Bytes that are not there were taken for something.
+    if len > bytes.len {
+        return Err(if bytes.len < MAX_INSN_LEN {
+            DecodeError::Truncated
+        } else {
+            DecodeError::Unknown
+        });
     }
-
-    Ok(Insn {
-        op,
-        len: decoder.cursor.position() as u8,
-        width: decoder.width,
-        address_size: decoder.prefixes.address_size(),
-        segment: decoder.prefixes.segment(Segment::Ds),
-        rep: decoder.prefixes.rep || decoder.prefixes.repne,
-    })
+    match op {
+        Some(op) if !decoder.prefixes.lock() || lockable(&op) => Ok(Insn {
+            op,
+            len: len as u8,
+            width: decoder.width,
+            address_size: decoder.prefixes.address_size(),
+            segment: decoder.prefixes.segment(Segment::Ds),
+            rep: decoder.prefixes.repeated(),
+        }),
+        _ => Err(DecodeError::Unknown),
+    }
 }
 
 /// True for instructions that may have a LOCK prefix (APM vol. 3, 1.2.5): those that read, modify
 /// and write memory.
 #[inline(always)]
 fn lockable(op: &Op) -> bool {
-    match op {
-        Op::Memory(op, _) => matches!(
-            op,
+    matches!(
+        op,
+        Op::Memory(
             MemoryOp::Modify(..)
                 | MemoryOp::Unary(_)
                 | MemoryOp::Bit(BitOp::Set | BitOp::Reset | BitOp::Complement, _)
                 | MemoryOp::Exchange(_)
                 | MemoryOp::ExchangeAdd(_)
-                | MemoryOp::CompareExchange(_)
-        ),
-        _ => false,
-    }
+                | MemoryOp::CompareExchange(_),
+            _
+        )
+    )
 }
 
 /// What is known so far.
 struct Decoder {
     cursor: Cursor,
     prefixes: Prefixes,
-    opcode: u8,
-    modrm: ModRm,
+    /// The opcode; of the opcodes after 0Fh, 100h and the second byte.
+    opcode: u16,
     width: Width,
 }
 
 impl Decoder {
     #[inline(always)]
-    fn new(bytes: InsnBytes, code: CodeSize) -> Result<Decoder> {
+    fn new(bytes: InsnBytes, code: CodeSize) -> Decoder {
         let mut cursor = Cursor::new(bytes);
-        let (prefixes, opcode) = Prefixes::read(&mut cursor, code)?;
+        let (prefixes, byte) = Prefixes::read(&mut cursor, code);
+        let mut opcode = u16::from(byte);
 
-        Ok(Decoder {
+        if opcode == 0x0f {
+            opcode = 0x100 | u16::from(cursor.byte());
+        }
+
+        // In most opcodes the lowest bit tells bytes from larger operands.
+        let width = match opcode {
+            0x1b6 | 0x1ba | 0x1be => prefixes.operand_size(),
+            // MOVNTI has no 16-bit form.
+            0x1c3 if !prefixes.rex_w() => Width::B4,
+            _ if opcode & 1 == 0 => Width::B1,
+            _ => prefixes.operand_size(),
+        };
+
+        Decoder {
             cursor,
             prefixes,
             opcode,
-            modrm: ModRm(0),
-            width: prefixes.width(opcode),
-        })
+            width,
+        }
     }
 
-    /// The one-byte opcodes.
+    /// The instruction; `None` if it is not handled.
     #[inline(always)]
-    fn op(&mut self) -> Result<Op> {
-        match self.opcode {
-            0x0f => self.op_0f(),
+    fn op(&mut self) -> Option<Op> {
+        let op = match self.opcode {
+            0x101 => return self.group_7(),
+            0x108 => Op::Invd,
+            0x109 => Op::Wbinvd,
+            0x121 | 0x123 => return self.debug_register(),
+            0x130 => Op::Wrmsr,
+            0x131 => Op::Rdtsc,
+            0x132 => Op::Rdmsr,
+            0x133 => Op::Rdpmc,
+            0x1a2 => Op::Cpuid,
+            0xa4 | 0xa5 => Op::Movs,
+            0xaa | 0xab => Op::Stos,
+            0xac | 0xad => Op::Lods,
             0x6c | 0x6d => self.port(Op::Ins),
             0x6e | 0x6f => self.port(Op::Outs),
-            0xa0..=0xa3 => self.direct(),
-            0xa4 | 0xa5 => Ok(Op::Movs),
-            0xaa | 0xab => Ok(Op::Stos),
-            0xac | 0xad => Ok(Op::Lods),
+            0xec | 0xed => self.port(Op::In(None)),
+            0xee | 0xef => self.port(Op::Out(None)),
             0xe4 | 0xe5 => {
-                let port = self.cursor.byte()?;
+                let port = self.cursor.byte();
 
                 self.port(Op::In(Some(port)))
             }
             0xe6 | 0xe7 => {
-                let port = self.cursor.byte()?;
+                let port = self.cursor.byte();
 
                 self.port(Op::Out(Some(port)))
             }
-            0xec | 0xed => self.port(Op::In(None)),
-            0xee | 0xef => self.port(Op::Out(None)),
-            opcode if is_memory_opcode(opcode) => {
-                let memory = self.memory()?;
-
-                Ok(Op::Memory(self.memory_op()?, memory))
-            }
-            _ => Err(DecodeError::Unknown),
-        }
-    }
-
-    /// The opcodes after 0Fh.
-    #[inline(always)]
-    fn op_0f(&mut self) -> Result<Op> {
-        self.opcode = self.cursor.byte()?;
-        self.width = self.prefixes.width(self.opcode);
-
-        match self.opcode {
-            0x01 => self.group_7(),
-            0x08 => Ok(Op::Invd),
-            0x09 => Ok(Op::Wbinvd),
-            0x21 | 0x23 => self.debug_register(),
-            0x30 => Ok(Op::Wrmsr),
-            0x31 => Ok(Op::Rdtsc),
-            0x32 => Ok(Op::Rdmsr),
-            0x33 => Ok(Op::Rdpmc),
-            0xa2 => Ok(Op::Cpuid),
-            opcode if is_memory_opcode_0f(opcode) => {
-                let memory = self.memory()?;
-
-                Ok(Op::Memory(self.memory_op_0f()?, memory))
-            }
-            _ => Err(DecodeError::Unknown),
-        }
-    }
-
-    /// Reads a ModRM byte and the memory operand that it begins; a register operand is refused.
-    #[inline]
-    fn memory(&mut self) -> Result<Memory> {
-        self.modrm = ModRm(self.cursor.byte()?);
-        if self.modrm.is_register() {
-            return Err(DecodeError::Unknown);
-        }
-        self.modrm.memory(&mut self.cursor, &self.prefixes)
-    }
-
-    /// The register that ModRM.reg names.
-    #[inline(always)]
-    fn register(&self) -> Register {
-        self.modrm.register(&self.prefixes, self.width)
-    }
-
-    /// An immediate of the operand's width, but never more than 32 bits, sign-extended.
-    #[inline(always)]
-    fn immediate(&mut self) -> Result<Source> {
-        let width = match self.width {
-            Width::B8 => Width::B4,
-            width => width,
+            0xa0..=0xa3 => self.direct(),
+            _ => return self.memory(),
         };
 
-        Ok(Source::Immediate(self.cursor.signed(width)?))
+        Some(op)
     }
 
-    /// The one-byte opcodes with a memory operand, which has been read.
+    /// Ports have at most 32 bits.
     #[inline(always)]
-    fn memory_op(&mut self) -> Result<MemoryOp> {
-        let extension = self.modrm.extension();
-
-        match self.opcode {
-            0x00..=0x3b => Ok(self.arithmetic()),
-            0x63 if self.prefixes.long() => Ok(self.movsxd()),
-            // There is a second encoding of 80h, in 16- and 32-bit modes only.
-            0x82 if self.prefixes.long() => Err(DecodeError::Unknown),
-            0x80..=0x83 => self.group_1(),
-            0x84 | 0x85 => Ok(MemoryOp::Compare(
-                Alu::And,
-                Source::Register(self.register()),
-            )),
-            0x86 | 0x87 => Ok(MemoryOp::Exchange(self.register())),
-            0x88 | 0x89 => Ok(MemoryOp::Store(Source::Register(self.register()))),
-            0x8a | 0x8b => Ok(self.load(self.width, Extend::Zero)),
-            0xc6 | 0xc7 if extension == 0 => Ok(MemoryOp::Store(self.immediate()?)),
-            // Group 3; multiplication and division are not handled.
-            0xf6 | 0xf7 => match extension {
-                0 | 1 => Ok(MemoryOp::Compare(Alu::And, self.immediate()?)),
-                2 => Ok(MemoryOp::Unary(Unary::Not)),
-                3 => Ok(MemoryOp::Unary(Unary::Neg)),
-                _ => Err(DecodeError::Unknown),
-            },
-            // Groups 4 and 5; jumps and calls through memory are not handled.
-            0xfe | 0xff => match extension {
-                0 => Ok(MemoryOp::Unary(Unary::Inc)),
-                1 => Ok(MemoryOp::Unary(Unary::Dec)),
-                _ => Err(DecodeError::Unknown),
-            },
-            _ => Err(DecodeError::Unknown),
+    fn port(&mut self, op: Op) -> Op {
+        if self.width == Width::B8 {
+            self.width = Width::B4;
         }
-    }
-
-    /// The opcodes after 0Fh with a memory operand, which has been read.
-    #[inline(always)]
-    fn memory_op_0f(&mut self) -> Result<MemoryOp> {
-        match self.opcode {
-            0xa3 => Ok(self.bit(BitOp::Test)),
-            0xab => Ok(self.bit(BitOp::Set)),
-            0xb3 => Ok(self.bit(BitOp::Reset)),
-            0xbb => Ok(self.bit(BitOp::Complement)),
-            0xb0 | 0xb1 => Ok(MemoryOp::CompareExchange(self.register())),
-            0xb6 | 0xb7 => Ok(self.extend(Extend::Zero)),
-            0xbe | 0xbf => Ok(self.extend(Extend::Sign)),
-            0xba => self.group_8(),
-            0xc0 | 0xc1 => Ok(MemoryOp::ExchangeAdd(self.register())),
-            0xc3 => self.movnti(),
-            _ => Err(DecodeError::Unknown),
-        }
-    }
-
-    /// A load of `from` bytes to a register of the operand's width.
-    #[inline(always)]
-    fn load(&mut self, from: Width, extend: Extend) -> MemoryOp {
-        let to_width = self.width;
-        let to = self.register();
-
-        self.width = from;
-        MemoryOp::Load {
-            to,
-            to_width,
-            extend,
-        }
-    }
-
-    /// MOVZX and MOVSX: the lowest bit of the opcode is the width of the source.
-    #[inline(always)]
-    fn extend(&mut self, extend: Extend) -> MemoryOp {
-        let from = if self.opcode & 1 == 0 {
-            Width::B1
-        } else {
-            Width::B2
-        };
-
-        self.width = self.prefixes.operand_size();
-        self.load(from, extend)
-    }
-
-    /// MOVSXD: from 32 bits, or fewer if the destination has fewer.
-    #[inline(always)]
-    fn movsxd(&mut self) -> MemoryOp {
-        let from = match self.width {
-            Width::B8 => Width::B4,
-            width => width,
-        };
-
-        self.load(from, Extend::Sign)
+        op
     }
 
     /// MOV between rAX and the address in the instruction.
     #[inline(always)]
-    fn direct(&mut self) -> Result<Op> {
-        let displacement = self.cursor.number(self.prefixes.address_size())?;
+    fn direct(&mut self) -> Op {
+        let address_size = self.prefixes.address_size();
         let memory = Memory {
             segment: self.prefixes.segment(Segment::Ds),
-            base: Base::None,
-            index: None,
-            scale: 0,
-            displacement,
+            displacement: address_size.truncate(self.cursor.signed(address_size)),
+            ..Memory::new(Base::None, None, 0)
         };
         let op = if self.opcode < 0xa2 {
             MemoryOp::Load {
@@ -290,167 +179,196 @@ impl Decoder {
             MemoryOp::Store(Source::Register(Register::RAX))
         };
 
-        Ok(Op::Memory(op, memory))
-    }
-
-    /// Ports have at most 32 bits.
-    #[inline(always)]
-    fn port(&mut self, op: Op) -> Result<Op> {
-        if self.width == Width::B8 {
-            self.width = Width::B4;
-        }
-        Ok(op)
-    }
-
-    /// The operation that bits 5:3 of an opcode or ModRM.reg choose; true if the result is dropped.
-    #[inline(always)]
-    const fn alu(bits: u8) -> (Alu, bool) {
-        match bits & 7 {
-            0 => (Alu::Add, false),
-            1 => (Alu::Or, false),
-            2 => (Alu::Adc, false),
-            3 => (Alu::Sbb, false),
-            4 => (Alu::And, false),
-            5 => (Alu::Sub, false),
-            6 => (Alu::Xor, false),
-            _ => (Alu::Sub, true),
-        }
-    }
-
-    /// 00h to 3Bh: ADD, OR, ADC, SBB, AND, SUB, XOR, CMP.
-    #[inline(always)]
-    fn arithmetic(&self) -> MemoryOp {
-        let (alu, compare) = Self::alu(self.opcode >> 3);
-        let to_register = self.opcode & 2 != 0;
-        let register = self.register();
-
-        match (to_register, compare) {
-            (false, false) => MemoryOp::Modify(alu, Source::Register(register)),
-            (false, true) => MemoryOp::Compare(alu, Source::Register(register)),
-            (true, false) => MemoryOp::Combine(alu, register),
-            (true, true) => MemoryOp::CompareRegister(alu, register),
-        }
-    }
-
-    /// 80h to 83h: the same with an immediate.
-    #[inline(always)]
-    fn group_1(&mut self) -> Result<MemoryOp> {
-        let (alu, compare) = Self::alu(self.modrm.extension());
-        let source = if self.opcode == 0x83 {
-            Source::Immediate(self.cursor.signed(Width::B1)?)
-        } else {
-            self.immediate()?
-        };
-
-        Ok(if compare {
-            MemoryOp::Compare(alu, source)
-        } else {
-            MemoryOp::Modify(alu, source)
-        })
+        Op::Memory(op, memory)
     }
 
     /// 0Fh 01h: the whole ModRM byte is the opcode.
-    fn group_7(&mut self) -> Result<Op> {
-        let modrm = self.cursor.byte()?;
-
-        let repeated = self.prefixes.rep || self.prefixes.repne;
-        let prefixed = repeated || self.prefixes.operand;
+    #[inline(always)]
+    fn group_7(&mut self) -> Option<Op> {
+        let repeated = self.prefixes.repeated();
+        let prefixed = repeated || self.prefixes.operand();
 
         // With a prefix some of these are other instructions: VMGEXIT is REP VMMCALL.
-        match modrm {
-            0xc8 | 0xfa if !prefixed => Ok(Op::Monitor),
-            0xc9 | 0xfb if !prefixed => Ok(Op::Mwait),
-            0xd9 if !repeated => Ok(Op::Vmmcall),
-            0xf9 => Ok(Op::Rdtscp),
-            _ => Err(DecodeError::Unknown),
+        match self.cursor.byte() {
+            0xc8 | 0xfa if !prefixed => Some(Op::Monitor),
+            0xc9 | 0xfb if !prefixed => Some(Op::Mwait),
+            0xd9 if !repeated => Some(Op::Vmmcall),
+            0xf9 => Some(Op::Rdtscp),
+            _ => None,
         }
-    }
-
-    /// 0Fh BAh: BT, BTS, BTR, BTC with an immediate.
-    #[inline(always)]
-    fn group_8(&mut self) -> Result<MemoryOp> {
-        let op = match self.modrm.extension() {
-            4 => BitOp::Test,
-            5 => BitOp::Set,
-            6 => BitOp::Reset,
-            7 => BitOp::Complement,
-            _ => return Err(DecodeError::Unknown),
-        };
-
-        self.width = self.prefixes.operand_size();
-
-        let source = Source::Immediate(self.cursor.number(Width::B1)?);
-
-        Ok(MemoryOp::Bit(op, source))
-    }
-
-    /// BT, BTS, BTR, BTC with a register.
-    #[inline(always)]
-    fn bit(&self, op: BitOp) -> MemoryOp {
-        MemoryOp::Bit(op, Source::Register(self.register()))
-    }
-
-    /// MOVNTI, which is a store of a register and has no 16-bit form.
-    #[inline(always)]
-    fn movnti(&mut self) -> Result<MemoryOp> {
-        if self.prefixes.operand || self.prefixes.rep || self.prefixes.repne {
-            return Err(DecodeError::Unknown);
-        }
-        self.width = if self.prefixes.rex_w() {
-            Width::B8
-        } else {
-            Width::B4
-        };
-        Ok(MemoryOp::Store(Source::Register(self.register())))
     }
 
     /// 0Fh 21h and 23h: MOV from and to debug registers. ModRM.mod is ignored: the operand is
     /// always a register.
-    fn debug_register(&mut self) -> Result<Op> {
-        let modrm = ModRm(self.cursor.byte()?);
+    #[inline(always)]
+    fn debug_register(&mut self) -> Option<Op> {
+        let modrm = ModRm(self.cursor.byte());
         let debug = modrm.reg(&self.prefixes);
         let gpr = Gpr::new(modrm.rm(&self.prefixes));
 
-        if debug >= 8 {
-            return Err(DecodeError::Unknown);
+        match self.opcode {
+            _ if debug >= 8 => None,
+            0x121 => Some(Op::ReadDr(debug, gpr)),
+            _ => Some(Op::WriteDr(debug, gpr)),
         }
-        Ok(if self.opcode == 0x21 {
-            Op::ReadDr(debug, gpr)
-        } else {
-            Op::WriteDr(debug, gpr)
+    }
+
+    /// Instructions with ModRM and an operand in memory; a register operand is refused.
+    ///
+    /// VEX, EVEX and XOP prefixes (C4h, C5h, 62h, 8Fh) are not known: their instructions do not
+    /// belong on MMIO.
+    #[inline(never)]
+    fn memory(&mut self) -> Option<Op> {
+        if !is_memory_opcode(self.opcode) {
+            return None;
+        }
+
+        let modrm = ModRm(self.cursor.byte());
+
+        if modrm.is_register() {
+            return None;
+        }
+
+        let memory = modrm.memory(&mut self.cursor, &self.prefixes);
+
+        Some(Op::Memory(self.memory_op(modrm)?, memory))
+    }
+
+    /// What is done with the memory operand, which has been read.
+    #[inline(always)]
+    fn memory_op(&mut self, modrm: ModRm) -> Option<MemoryOp> {
+        let extension = modrm.extension();
+        let register = modrm.register(&self.prefixes, self.width);
+        let source = match self.immediate_width(extension) {
+            None => Source::Register(register),
+            Some(width) => Source::Immediate(self.cursor.signed(width)),
+        };
+
+        Some(match self.opcode {
+            0x00..=0x3b => {
+                let (alu, compare) = alu((self.opcode >> 3) as u8);
+
+                match (self.opcode & 2 != 0, compare) {
+                    (false, false) => MemoryOp::Modify(alu, source),
+                    (false, true) => MemoryOp::Compare(alu, source),
+                    (true, false) => MemoryOp::Combine(alu, register),
+                    (true, true) => MemoryOp::CompareRegister(alu, register),
+                }
+            }
+            // There is a second encoding of 80h, in 16- and 32-bit modes only.
+            0x82 if self.prefixes.long() => return None,
+            0x80..=0x83 => match alu(extension) {
+                (alu, false) => MemoryOp::Modify(alu, source),
+                (alu, true) => MemoryOp::Compare(alu, source),
+            },
+            0x84 | 0x85 => MemoryOp::Compare(Alu::And, source),
+            0x86 | 0x87 => MemoryOp::Exchange(register),
+            0x88 | 0x89 => MemoryOp::Store(source),
+            0xc6 | 0xc7 if extension == 0 => MemoryOp::Store(source),
+            0x1c3 if !self.prefixes.operand() && !self.prefixes.repeated() => {
+                MemoryOp::Store(source)
+            }
+            0x8a | 0x8b => self.load(register, self.width, Extend::Zero),
+            // MOVZX and MOVSX: the lowest bit of the opcode is the width of the source.
+            0x1b6 => self.load(register, Width::B1, Extend::Zero),
+            0x1b7 => self.load(register, Width::B2, Extend::Zero),
+            0x1be => self.load(register, Width::B1, Extend::Sign),
+            0x1bf => self.load(register, Width::B2, Extend::Sign),
+            // MOVSXD: from 32 bits, or fewer if the destination has fewer.
+            0x63 if self.prefixes.long() => match self.width {
+                Width::B8 => self.load(register, Width::B4, Extend::Sign),
+                width => self.load(register, width, Extend::Sign),
+            },
+            // Group 3; multiplication and division are not handled.
+            0xf6 | 0xf7 => match extension {
+                0 | 1 => MemoryOp::Compare(Alu::And, source),
+                2 => MemoryOp::Unary(Unary::Not),
+                3 => MemoryOp::Unary(Unary::Neg),
+                _ => return None,
+            },
+            // Groups 4 and 5; jumps and calls through memory are not handled.
+            0xfe | 0xff => match extension {
+                0 => MemoryOp::Unary(Unary::Inc),
+                1 => MemoryOp::Unary(Unary::Dec),
+                _ => return None,
+            },
+            0x1a3 | 0x1ab | 0x1b3 | 0x1bb => MemoryOp::Bit(bit((self.opcode >> 3) as u8), source),
+            // The bit's number is no signed one.
+            0x1ba if extension >= 4 => match source {
+                Source::Immediate(value) => {
+                    MemoryOp::Bit(bit(extension), Source::Immediate(value & 0xff))
+                }
+                Source::Register(_) => return None,
+            },
+            0x1b0 | 0x1b1 => MemoryOp::CompareExchange(register),
+            0x1c0 | 0x1c1 => MemoryOp::ExchangeAdd(register),
+            _ => return None,
         })
+    }
+
+    /// Width of the immediate, if there is one: that of the operand, but never more than 32 bits.
+    #[inline(always)]
+    fn immediate_width(&self, extension: u8) -> Option<Width> {
+        match self.opcode {
+            0x83 | 0x1ba => Some(Width::B1),
+            0xf6 | 0xf7 if extension >= 2 => None,
+            0x80..=0x82 | 0xc6 | 0xc7 | 0xf6 | 0xf7 => Some(match self.width {
+                Width::B8 => Width::B4,
+                width => width,
+            }),
+            _ => None,
+        }
+    }
+
+    /// A load of `from` bytes to a register of the operand's width.
+    #[inline(always)]
+    fn load(&mut self, to: Register, from: Width, extend: Extend) -> MemoryOp {
+        let to_width = self.width;
+
+        self.width = from;
+        MemoryOp::Load {
+            to,
+            to_width,
+            extend,
+        }
     }
 }
 
-/// True for one-byte opcodes with ModRM whose memory operand is handled. VEX, EVEX and XOP prefixes
-/// (C4h, C5h, 62h, 8Fh) are not: their instructions do not belong on MMIO.
+/// The operation that bits 5:3 of an opcode or ModRM.reg choose; true if the result is dropped.
 #[inline(always)]
-const fn is_memory_opcode(opcode: u8) -> bool {
+const fn alu(bits: u8) -> (Alu, bool) {
+    match bits & 7 {
+        0 => (Alu::Add, false),
+        1 => (Alu::Or, false),
+        2 => (Alu::Adc, false),
+        3 => (Alu::Sbb, false),
+        4 => (Alu::And, false),
+        5 => (Alu::Sub, false),
+        6 => (Alu::Xor, false),
+        _ => (Alu::Sub, true),
+    }
+}
+
+/// BT, BTS, BTR or BTC, by the same bits, of which the highest is 1.
+#[inline(always)]
+const fn bit(bits: u8) -> BitOp {
+    match bits & 3 {
+        0 => BitOp::Test,
+        1 => BitOp::Set,
+        2 => BitOp::Reset,
+        _ => BitOp::Complement,
+    }
+}
+
+/// True for opcodes with ModRM whose memory operand is handled.
+#[inline(always)]
+const fn is_memory_opcode(opcode: u16) -> bool {
     match opcode {
         // The other forms work on rAX and an immediate.
         0x00..=0x3b => opcode & 7 < 4,
         0x63 | 0x80..=0x8b | 0xc6 | 0xc7 | 0xf6 | 0xf7 | 0xfe | 0xff => true,
+        0x1a3 | 0x1ab | 0x1b0 | 0x1b1 | 0x1b3 | 0x1b6 | 0x1b7 | 0x1ba | 0x1bb | 0x1be | 0x1bf
+        | 0x1c0 | 0x1c1 | 0x1c3 => true,
         _ => false,
     }
-}
-
-/// The same for opcodes after 0Fh.
-#[inline(always)]
-const fn is_memory_opcode_0f(opcode: u8) -> bool {
-    matches!(
-        opcode,
-        0xa3 | 0xab
-            | 0xb0
-            | 0xb1
-            | 0xb3
-            | 0xb6
-            | 0xb7
-            | 0xba
-            | 0xbb
-            | 0xbe
-            | 0xbf
-            | 0xc0
-            | 0xc1
-            | 0xc3
-    )
 }

@@ -34,6 +34,9 @@ pub(crate) struct InsnBytes {
 }
 
 impl InsnBytes {
+    /// No bytes.
+    pub(crate) const NONE: InsnBytes = InsnBytes { value: 0, len: 0 };
+
     /// The first `len` bytes of a buffer.
     #[inline(always)]
     pub(crate) const fn new(bytes: &[u8; MAX_INSN_LEN], len: usize) -> InsnBytes {
@@ -160,6 +163,20 @@ pub(crate) struct Memory {
     pub(crate) scale: u8,
     /// The displacement, sign-extended.
     pub(crate) displacement: u64,
+}
+
+impl Memory {
+    /// An operand in DS without displacement.
+    #[inline(always)]
+    const fn new(base: Base, index: Option<Gpr>, scale: u8) -> Memory {
+        Memory {
+            segment: Segment::Ds,
+            base,
+            index,
+            scale,
+            displacement: 0,
+        }
+    }
 }
 
 /// The operand of an instruction that is not in memory.

@@ -10,7 +10,6 @@ use super::{
     cursor::Cursor,
     prefix::Prefixes,
     Base,
-    DecodeError,
     Memory,
     Register,
     Segment, //
@@ -60,28 +59,32 @@ impl ModRm {
 
     /// Reads the rest of the memory operand that this byte begins. Not for register operands.
     #[inline(always)]
-    pub(super) fn memory(
-        self,
-        cursor: &mut Cursor,
-        prefixes: &Prefixes,
-    ) -> Result<Memory, DecodeError> {
-        match prefixes.address_size() {
-            Width::B2 => self.memory16(cursor, prefixes),
+    pub(super) fn memory(self, cursor: &mut Cursor, prefixes: &Prefixes) -> Memory {
+        let (mut memory, displacement) = match prefixes.address_size() {
+            Width::B2 => self.memory16(),
             _ => self.memory32(cursor, prefixes),
+        };
+
+        if let Base::Gpr(Gpr::RSP | Gpr::RBP) = memory.base {
+            memory.segment = Segment::Ss;
         }
+        memory.segment = prefixes.segment(memory.segment);
+        if let Some(width) = displacement {
+            memory.displacement = cursor.signed(width);
+        }
+        memory
     }
 
-    /// A memory operand with 32- or 64-bit addresses.
+    /// A memory operand with 32- or 64-bit addresses, and the width of its displacement.
     #[inline(always)]
-    fn memory32(self, cursor: &mut Cursor, prefixes: &Prefixes) -> Result<Memory, DecodeError> {
-        let mode = self.0 >> 6;
+    fn memory32(self, cursor: &mut Cursor, prefixes: &Prefixes) -> (Memory, Option<Width>) {
         let mut rm = self.0 & 7;
+        let sib = rm == 4;
         let mut index = None;
         let mut scale = 0;
-        let sib = rm == 4;
 
         if sib {
-            let byte = cursor.byte()?;
+            let byte = cursor.byte();
             let number = ((byte >> 3) & 7) | prefixes.rex_x();
 
             // RSP cannot be an index; R12 can.
@@ -92,44 +95,24 @@ impl ModRm {
             rm = byte & 7;
         }
 
-        let mut segment = Segment::Ds;
-        let mut base = Base::Gpr(Gpr::new(rm | prefixes.rex_b()));
-        let displacement = match (mode, rm) {
+        let (base, displacement) = match (self.0 >> 6, rm) {
             // RBP and R13 without displacement do not exist: no base, or RIP.
-            (0, 5) => {
-                base = if prefixes.long() && !sib {
-                    Base::Rip
-                } else {
-                    Base::None
-                };
-                Some(Width::B4)
-            }
-            (0, _) => None,
-            (1, _) => Some(Width::B1),
-            _ => Some(Width::B4),
+            (0, 5) if prefixes.long() && !sib => (Base::Rip, Some(Width::B4)),
+            (0, 5) => (Base::None, Some(Width::B4)),
+            (0, _) => (Base::Gpr(Gpr::new(rm | prefixes.rex_b())), None),
+            (1, _) => (Base::Gpr(Gpr::new(rm | prefixes.rex_b())), Some(Width::B1)),
+            _ => (Base::Gpr(Gpr::new(rm | prefixes.rex_b())), Some(Width::B4)),
         };
 
-        if let Base::Gpr(Gpr::RSP | Gpr::RBP) = base {
-            segment = Segment::Ss;
-        }
-
-        Ok(Memory {
-            segment: prefixes.segment(segment),
-            base,
-            index,
-            scale,
-            displacement: match displacement {
-                Some(width) => cursor.signed(width)?,
-                None => 0,
-            },
-        })
+        (Memory::new(base, index, scale), displacement)
     }
 
-    /// A memory operand with 16-bit addresses.
-    fn memory16(self, cursor: &mut Cursor, prefixes: &Prefixes) -> Result<Memory, DecodeError> {
-        let mode = self.0 >> 6;
+    /// A memory operand with 16-bit addresses, and the width of its displacement.
+    #[cold]
+    #[inline(never)]
+    fn memory16(self) -> (Memory, Option<Width>) {
         let rm = self.0 & 7;
-        let mut base = match rm {
+        let base = match rm {
             0 | 1 | 7 => Base::Gpr(Gpr::RBX),
             2 | 3 | 6 => Base::Gpr(Gpr::RBP),
             4 => Base::Gpr(Gpr::RSI),
@@ -140,30 +123,13 @@ impl ModRm {
             1 | 3 => Some(Gpr::RDI),
             _ => None,
         };
-        let displacement = match (mode, rm) {
-            (0, 6) => {
-                base = Base::None;
-                Some(Width::B2)
-            }
-            (0, _) => None,
-            (1, _) => Some(Width::B1),
-            _ => Some(Width::B2),
-        };
-        let segment = if let Base::Gpr(Gpr::RBP) = base {
-            Segment::Ss
-        } else {
-            Segment::Ds
+        let (base, displacement) = match (self.0 >> 6, rm) {
+            (0, 6) => (Base::None, Some(Width::B2)),
+            (0, _) => (base, None),
+            (1, _) => (base, Some(Width::B1)),
+            _ => (base, Some(Width::B2)),
         };
 
-        Ok(Memory {
-            segment: prefixes.segment(segment),
-            base,
-            index,
-            scale: 0,
-            displacement: match displacement {
-                Some(width) => cursor.signed(width)?,
-                None => 0,
-            },
-        })
+        (Memory::new(base, index, 0), displacement)
     }
 }

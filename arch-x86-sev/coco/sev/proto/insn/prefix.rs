@@ -6,24 +6,24 @@ use super::super::result::Width;
 use super::{
     cursor::Cursor,
     CodeSize,
-    DecodeError,
     Segment, //
 };
+
+/// 66h.
+const OPERAND: u8 = 1 << 0;
+/// 67h.
+const ADDRESS: u8 = 1 << 1;
+/// F0h.
+const LOCK: u8 = 1 << 2;
+/// F2h or F3h.
+const REPEAT: u8 = 1 << 3;
 
 /// The prefixes of an instruction, and the code segment's size that they modify.
 #[derive(Clone, Copy)]
 pub(super) struct Prefixes {
     code: CodeSize,
-    /// 66h.
-    pub(super) operand: bool,
-    /// 67h.
-    address: bool,
-    /// F0h.
-    pub(super) lock: bool,
-    /// F3h, unless F2h came later.
-    pub(super) rep: bool,
-    /// F2h, unless F3h came later.
-    pub(super) repne: bool,
+    /// Those that are there.
+    flags: u8,
     /// Segment override.
     segment: Option<Segment>,
     /// REX, 0 if there is none.
@@ -33,57 +33,71 @@ pub(super) struct Prefixes {
 impl Prefixes {
     /// Reads the prefixes and returns them with the first byte of the opcode.
     #[inline(always)]
-    pub(super) fn read(cursor: &mut Cursor, code: CodeSize) -> Result<(Prefixes, u8), DecodeError> {
+    pub(super) fn read(cursor: &mut Cursor, code: CodeSize) -> (Prefixes, u8) {
         let long = matches!(code, CodeSize::Bits64);
         let mut prefixes = Prefixes {
             code,
-            operand: false,
-            address: false,
-            lock: false,
-            rep: false,
-            repne: false,
+            flags: 0,
             segment: None,
             rex: 0,
         };
 
         loop {
-            let byte = cursor.byte()?;
-
-            match byte {
-                0x26 => prefixes.legacy_segment(Segment::Es),
-                0x2e => prefixes.legacy_segment(Segment::Cs),
-                0x36 => prefixes.legacy_segment(Segment::Ss),
-                0x3e => prefixes.legacy_segment(Segment::Ds),
-                0x64 => prefixes.segment = Some(Segment::Fs),
-                0x65 => prefixes.segment = Some(Segment::Gs),
-                0x66 => prefixes.operand = true,
-                0x67 => prefixes.address = true,
-                0xf0 => prefixes.lock = true,
-                0xf2 => {
-                    prefixes.repne = true;
-                    prefixes.rep = false;
+            let byte = cursor.byte();
+            let flag = match byte {
+                // ES, CS, SS and DS overrides do nothing in 64-bit mode, not even undo FS or GS.
+                0x26 | 0x2e | 0x36 | 0x3e => {
+                    if !long {
+                        prefixes.segment = Some(match byte {
+                            0x26 => Segment::Es,
+                            0x2e => Segment::Cs,
+                            0x36 => Segment::Ss,
+                            _ => Segment::Ds,
+                        });
+                    }
+                    0
                 }
-                0xf3 => {
-                    prefixes.rep = true;
-                    prefixes.repne = false;
+                0x64 => {
+                    prefixes.segment = Some(Segment::Fs);
+                    0
                 }
+                0x65 => {
+                    prefixes.segment = Some(Segment::Gs);
+                    0
+                }
+                0x66 => OPERAND,
+                0x67 => ADDRESS,
+                0xf0 => LOCK,
+                0xf2 | 0xf3 => REPEAT,
                 0x40..=0x4f if long => {
                     prefixes.rex = byte;
                     continue;
                 }
-                _ => return Ok((prefixes, byte)),
-            }
+                _ => return (prefixes, byte),
+            };
+
+            prefixes.flags |= flag;
             // A REX prefix that is not the last prefix has no effect.
             prefixes.rex = 0;
         }
     }
 
-    /// ES, CS, SS and DS overrides do nothing in 64-bit mode, not even undo FS or GS.
+    /// 66h is there.
     #[inline(always)]
-    fn legacy_segment(&mut self, segment: Segment) {
-        if !matches!(self.code, CodeSize::Bits64) {
-            self.segment = Some(segment);
-        }
+    pub(super) const fn operand(&self) -> bool {
+        self.flags & OPERAND != 0
+    }
+
+    /// F0h is there.
+    #[inline(always)]
+    pub(super) const fn lock(&self) -> bool {
+        self.flags & LOCK != 0
+    }
+
+    /// F2h or F3h is there.
+    #[inline(always)]
+    pub(super) const fn repeated(&self) -> bool {
+        self.flags & REPEAT != 0
     }
 
     /// True in 64-bit mode.
@@ -129,27 +143,17 @@ impl Prefixes {
 
         if self.rex_w() {
             Width::B8
-        } else if self.operand != small {
+        } else if self.operand() != small {
             Width::B2
         } else {
             Width::B4
         }
     }
 
-    /// Width of the operand of an opcode whose lowest bit tells bytes from larger ones.
-    #[inline(always)]
-    pub(super) const fn width(&self, opcode: u8) -> Width {
-        if opcode & 1 == 0 {
-            Width::B1
-        } else {
-            self.operand_size()
-        }
-    }
-
     /// Width of addresses.
     #[inline(always)]
     pub(super) const fn address_size(&self) -> Width {
-        match (self.code, self.address) {
+        match (self.code, self.flags & ADDRESS != 0) {
             (CodeSize::Bits64, false) => Width::B8,
             (CodeSize::Bits64, true) | (CodeSize::Bits32, false) | (CodeSize::Bits16, true) => {
                 Width::B4
