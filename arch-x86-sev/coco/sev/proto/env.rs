@@ -68,9 +68,6 @@ pub(crate) struct Mapping {
     pub(crate) gpa: u64,
     /// The C-bit is set: private memory, which cannot be MMIO.
     pub(crate) encrypted: bool,
-    /// The address is known to be memory (shared with the hypervisor), not a device. Tells
-    /// the operands of a string move apart; false if not known.
-    pub(crate) memory: bool,
 }
 
 /// Things worth a message. The core cannot print; an environment may.
@@ -229,20 +226,15 @@ pub(crate) trait Env {
         (done, Ok(()))
     }
 
-    /// Refuses `len` bytes at `address`, which do not cross a page, if they are known to be a
-    /// device's: [`Env::read`] would raise a #VC of its own, while the GHCB is in use. What is
-    /// absent is no business of this check. Called before output to a port; the default does not
-    /// check.
-    fn probe_read(&mut self, address: u64, len: u64) -> Result {
-        let _ = (address, len);
-        Ok(())
-    }
-
-    /// Checks that `len` bytes at `address`, which do not cross a page, can be written, and are
-    /// not a device's, as [`Env::probe_read`]. Called before input from a port is taken from a
-    /// device, where it would be lost if the write failed. The default does not check.
-    fn probe_write(&mut self, address: u64, len: u64) -> Result {
-        let _ = (address, len);
+    /// Checks, before the exit of a string instruction, `len` bytes at `address`, which do not cross
+    /// a page.
+    ///
+    /// If they are known to be a device's, they are refused: the access would raise a #VC of its
+    /// own, while the GHCB is in use. For a write, they must be writable: input is taken from a
+    /// device first, and would be lost. For a read, what is absent is no business of this check:
+    /// reading it will tell. The default does not check.
+    fn probe(&mut self, address: u64, len: u64, access: Access) -> Result {
+        let _ = (address, len, access);
         Ok(())
     }
 
@@ -251,6 +243,13 @@ pub(crate) trait Env {
     fn translate(&mut self, address: u64, access: Access) -> Result<Mapping> {
         let _ = (address, access);
         Err(Error::Unsupported)
+    }
+
+    /// True if the guest-physical address is known to be memory that is shared with the hypervisor,
+    /// and not a device. Tells the operands of a string move apart.
+    fn is_shared_memory(&mut self, gpa: u64) -> bool {
+        let _ = gpa;
+        false
     }
 
     // Permissions.

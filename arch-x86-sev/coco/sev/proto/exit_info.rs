@@ -46,7 +46,8 @@ pub(crate) fn verify(reply: &Reply) -> Result {
 }
 
 /// The exception that the hypervisor asks for, if it may.
-#[inline(always)]
+#[cold]
+#[inline(never)]
 fn requested_exception(reply: &Reply) -> Error {
     let Some(event) = reply.get(Field::EXIT_INFO_2) else {
         return Error::Vmm;

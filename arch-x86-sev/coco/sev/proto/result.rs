@@ -72,7 +72,8 @@ pub(crate) enum Access {
 
 /// Exceptions that emulation can raise in the interrupted context (APM vol. 2, 8.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
+// As wide as what is beside it in `Fault`, which so has no padding and moves in two words.
+#[repr(u32)]
 pub(crate) enum Vector {
     /// #UD, invalid opcode.
     InvalidOpcode = 6,

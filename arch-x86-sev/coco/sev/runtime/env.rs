@@ -238,21 +238,16 @@ impl Env for KernelEnv {
         })
     }
 
-    fn probe_read(&mut self, address: u64, _len: u64) -> Result {
-        memory::probe_read(address)
-    }
-
-    fn probe_write(&mut self, address: u64, _len: u64) -> Result {
-        let regs = self.regs();
-
-        if regs.user_mode() && memory::is_kernel_address(address) {
-            return Err(memory::page_fault(regs, address, Access::Write, false));
-        }
-        memory::probe_write(regs, address)
+    fn probe(&mut self, address: u64, _len: u64, access: Access) -> Result {
+        memory::probe(self.regs(), address, access)
     }
 
     fn translate(&mut self, address: u64, access: Access) -> Result<Mapping> {
         memory::translate(self.regs(), address, access)
+    }
+
+    fn is_shared_memory(&mut self, gpa: u64) -> bool {
+        memory::is_ram(gpa)
     }
 
     fn io_permitted(&mut self, port: u16, width: Width) -> bool {

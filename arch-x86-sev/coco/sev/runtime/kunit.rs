@@ -185,13 +185,14 @@ mod tests {
         for access in [Access::Read, Access::Write] {
             let mapping = memory::translate(&regs, address, access);
 
-            assert!(mapping.is_ok_and(|mapping| mapping.gpa == gpa && mapping.memory));
+            assert!(mapping.is_ok_and(|mapping| mapping.gpa == gpa));
             assert_eq!(
                 memory::translate(&regs, UNMAPPED, access).err(),
                 Some(memory::page_fault(&regs, UNMAPPED, access, false))
             );
         }
         assert!(memory::translate(&regs, read_only(), Access::Read).is_ok());
+        assert!(memory::is_ram(gpa));
     }
 
     #[test]
@@ -216,9 +217,11 @@ mod tests {
             memory::page_fault(&kernel, 1, Access::Write, true),
             fault(1, PF_PRESENT | PF_WRITE)
         );
-        assert!(memory::probe_write(&kernel, writable()).is_ok());
-        assert!(memory::probe_write(&user, writable()).is_err());
-        assert!(memory::probe_write(&kernel, UNMAPPED).is_err());
+        assert!(memory::probe(&kernel, writable(), Access::Write).is_ok());
+        assert!(memory::probe(&kernel, writable(), Access::Read).is_ok());
+        assert!(memory::probe(&user, writable(), Access::Write).is_err());
+        assert!(memory::probe(&kernel, UNMAPPED, Access::Write).is_err());
+        assert!(memory::probe(&kernel, UNMAPPED, Access::Read).is_ok());
     }
 
     #[test]

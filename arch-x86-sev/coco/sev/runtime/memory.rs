@@ -90,6 +90,14 @@ impl Leaf {
         (gpa, self.entry & c_bit != 0)
     }
 
+    /// True if the interrupted context may access the page.
+    fn allows(&self, regs: &Regs, access: Access) -> bool {
+        let user_ok = !regs.user_mode() || self.entry & PTE_USER != 0;
+        let write_ok = access == Access::Read || self.writable;
+
+        user_ok && write_ok
+    }
+
     /// True if `address` is mapped to memory, private or shared, and not to a device.
     fn is_memory(&self, address: u64) -> bool {
         let (gpa, encrypted) = self.translate(address);
@@ -131,32 +139,21 @@ fn lookup(address: u64) -> Option<Leaf> {
     })
 }
 
-/// True if a failed access of the interrupted context is a protection fault, rather than one to a
-/// page that is not there.
-///
-/// If neither is the case any more, the page is as good as absent: the page fault handler finds
-/// nothing to do, and the instruction runs again.
-fn is_protected(regs: &Regs, address: u64, access: Access) -> bool {
-    match lookup(address) {
-        None => false,
-        Some(leaf) => {
-            let user_ok = !regs.user_mode() || leaf.entry & PTE_USER != 0;
-            let write_ok = access == Access::Read || leaf.writable;
-
-            !(user_ok && write_ok)
-        }
-    }
-}
-
 /// The page fault for a failed access of `len` bytes at `address`: at its first byte, unless that
 /// one is accessible and the rest is on another page.
+///
+/// If the page is accessible after all, it is as good as absent: the page fault handler finds
+/// nothing to do, and the instruction runs again.
 pub(crate) fn access_fault(regs: &Regs, address: u64, len: u64, access: Access) -> Error {
-    let next_page = address.wrapping_add(bytes_in_page(address));
-    let crosses = bytes_in_page(address) < len;
-    let first_ok = crosses && lookup(address).is_some() && !is_protected(regs, address, access);
-    let address = if first_ok { next_page } else { address };
+    let allows = |address| lookup(address).map(|leaf| leaf.allows(regs, access));
+    let mut address = address;
+    let mut allowed = allows(address);
 
-    page_fault(regs, address, access, is_protected(regs, address, access))
+    if allowed == Some(true) && bytes_in_page(address) < len {
+        address = address.wrapping_add(bytes_in_page(address));
+        allowed = allows(address);
+    }
+    page_fault(regs, address, access, allowed == Some(false))
 }
 
 /// A page fault for the interrupted context.
@@ -181,49 +178,40 @@ pub(crate) fn page_fault(regs: &Regs, address: u64, access: Access, present: boo
     Fault::page(address, code).into()
 }
 
-/// Refuses a page that is there and is not memory.
-pub(crate) fn probe_read(address: u64) -> Result {
-    match lookup(address) {
+/// Refuses a page that is there and is not memory; for a write also one that the interrupted context
+/// cannot write to.
+pub(crate) fn probe(regs: &Regs, address: u64, access: Access) -> Result {
+    let leaf = lookup(address);
+
+    if access == Access::Write {
+        let reachable = !regs.user_mode() || !is_kernel_address(address);
+
+        if !reachable || !leaf.as_ref().is_some_and(|leaf| leaf.allows(regs, access)) {
+            let present = reachable && leaf.is_some();
+
+            return Err(page_fault(regs, address, access, present));
+        }
+    }
+    match leaf {
         Some(leaf) if !leaf.is_memory(address) => Err(Error::Unsupported),
         _ => Ok(()),
     }
 }
 
-/// Checks that the interrupted context may write to a page that is there, and that it is memory.
-pub(crate) fn probe_write(regs: &Regs, address: u64) -> Result {
-    match lookup(address) {
-        Some(leaf) if !is_protected(regs, address, Access::Write) => {
-            if leaf.is_memory(address) {
-                Ok(())
-            } else {
-                Err(Error::Unsupported)
-            }
-        }
-        leaf => Err(page_fault(regs, address, Access::Write, leaf.is_some())),
-    }
-}
-
 /// Finds out where an address of the kernel leads.
 pub(crate) fn translate(regs: &Regs, address: u64, access: Access) -> Result<Mapping> {
-    let Some(leaf) = lookup(address) else {
-        return Err(page_fault(regs, address, access, false));
-    };
+    match lookup(address) {
+        Some(leaf) if leaf.allows(regs, access) => {
+            let (gpa, encrypted) = leaf.translate(address);
 
-    if is_protected(regs, address, access) {
-        return Err(page_fault(regs, address, access, true));
+            Ok(Mapping { gpa, encrypted })
+        }
+        leaf => Err(page_fault(regs, address, access, leaf.is_some())),
     }
-
-    let (gpa, encrypted) = leaf.translate(address);
-
-    Ok(Mapping {
-        gpa,
-        encrypted,
-        memory: encrypted || is_ram(gpa),
-    })
 }
 
 /// True if the firmware's map says that there is memory.
-fn is_ram(gpa: u64) -> bool {
+pub(crate) fn is_ram(gpa: u64) -> bool {
     // SAFETY: Reads a table that does not change once the kernel is past its setup.
     unsafe { bindings::e820__mapped_any(gpa, gpa + 1, bindings::e820_type_E820_TYPE_RAM) }
 }

@@ -125,16 +125,20 @@ impl Env for Unknown {
         any_result(())
     }
 
-    fn probe_write(&mut self, address: u64, len: u64) -> Result {
+    fn probe(&mut self, address: u64, len: u64, _: Access) -> Result {
         any((address, len));
         any_result(())
+    }
+
+    fn is_shared_memory(&mut self, gpa: u64) -> bool {
+        any(gpa);
+        any(false)
     }
 
     fn translate(&mut self, address: u64, _: Access) -> Result<Mapping> {
         any_result(Mapping {
             gpa: any(address),
             encrypted: any(false),
-            memory: any(false),
         })
     }
 

@@ -75,24 +75,23 @@ impl Env for Idle {
         Ok(Mapping {
             gpa: address,
             encrypted: false,
-            memory: false,
         })
     }
 }
 
 /// Name, exit code, bytes, and the limit.
 const EXITS: [(&str, u64, u64, u64); 9] = [
-    ("wrmsr", 0x7c, 0x300f, 160),
-    ("rdmsr", 0x7c, 0x320f, 170),
-    ("cpuid", 0x72, 0xa20f, 200),
+    ("wrmsr", 0x7c, 0x300f, 200),
+    ("rdmsr", 0x7c, 0x320f, 230),
+    ("cpuid", 0x72, 0xa20f, 250),
     ("out %al,(%dx)", 0x7b, 0xee, 230),
     ("in (%dx),%al", 0x7b, 0xec, 240),
-    ("outsb", 0x7b, 0x6e, 450),
+    ("outsb", 0x7b, 0x6e, 700),
     // mov %esi,-0xa03d00(%rdi): how the kernel writes a register of the APIC.
     ("mov %esi,mmio", 0x400, 0xff5f_c300_b789, 460),
     // mov -0xa03d00(%rdi),%eax
     ("mov mmio,%eax", 0x400, 0xff5f_c300_878b, 480),
-    ("rdtsc", 0x6e, 0x310f, 160),
+    ("rdtsc", 0x6e, 0x310f, 220),
 ];
 
 /// Reached before and after each exit.

@@ -333,26 +333,22 @@ impl Env for Machine {
         Ok(())
     }
 
-    fn probe_read(&mut self, address: u64, len: u64) -> Result {
-        assert!(len != 0 && address & !0xfff == (address + len - 1) & !0xfff);
-        match self.pages.get(&(address & !0xfff)) {
-            Some(page) if self.probes && !page.encrypted && !page.memory => Err(Error::Unsupported),
-            _ => Ok(()),
-        }
-    }
-
-    fn probe_write(&mut self, address: u64, len: u64) -> Result {
+    fn probe(&mut self, address: u64, len: u64, access: Access) -> Result {
         assert!(len != 0 && address & !0xfff == (address + len - 1) & !0xfff);
         if !self.probes {
             return Ok(());
         }
-        let page = self.page(address, Access::Write)?;
-
-        if page.encrypted || page.memory {
-            Ok(())
-        } else {
-            Err(Error::Unsupported)
+        match self.page(address, access) {
+            Ok(page) if !page.encrypted && !page.memory => Err(Error::Unsupported),
+            Err(error) if access == Access::Write => Err(error),
+            _ => Ok(()),
         }
+    }
+
+    fn is_shared_memory(&mut self, gpa: u64) -> bool {
+        let is_at = |page: &Page| page.gpa == gpa & !0xfff;
+
+        self.pages.values().any(|page| is_at(page) && page.memory)
     }
 
     fn translate(&mut self, address: u64, access: Access) -> Result<Mapping> {
@@ -363,7 +359,6 @@ impl Env for Machine {
         Ok(Mapping {
             gpa: page.gpa + (address & 0xfff),
             encrypted: page.encrypted,
-            memory: page.memory,
         })
     }
 

@@ -39,7 +39,7 @@ pub(crate) fn offset(regs: &Regs, insn: &Insn, memory: &Memory) -> u64 {
 
 /// The linear address of `len` bytes at `offset` in a segment, checked to be canonical and, for
 /// user mode, not to be the kernel's.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn linear<E: Env + ?Sized>(
     env: &mut E,
     code: CodeSize,

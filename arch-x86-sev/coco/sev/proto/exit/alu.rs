@@ -67,6 +67,7 @@ const fn sub(a: u64, b: u64, borrow: u64, width: Width) -> (u64, u64) {
 }
 
 /// `a op b`, and RFLAGS after it. Both operands are truncated first.
+#[inline(never)]
 pub(crate) const fn binary(op: Alu, a: u64, b: u64, flags: u64, width: Width) -> (u64, u64) {
     let a = width.truncate(a);
     let b = width.truncate(b);

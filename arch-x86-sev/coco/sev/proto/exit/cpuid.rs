@@ -23,7 +23,7 @@ use super::super::{
 const LEAF_XSTATE: u32 = 0xd;
 
 /// Emulates CPUID.
-#[inline]
+#[inline(never)]
 pub(crate) fn cpuid<E: Env + ?Sized>(env: &mut E) -> Result {
     let regs = env.regs();
     let mut leaf = CpuidLeaf {
@@ -51,7 +51,7 @@ pub(crate) fn cpuid<E: Env + ?Sized>(env: &mut E) -> Result {
 ///
 /// XCR0 and XSS are sent only for the leaf that needs them. Both are read before the GHCB is taken:
 /// XSS may be intercepted itself.
-#[inline]
+#[inline(never)]
 pub(crate) fn ask_hypervisor<E: Env + ?Sized>(env: &mut E, leaf: &mut CpuidLeaf) -> Result {
     let xcr0 = if leaf.function == LEAF_XSTATE {
         Some(env.xcr0())

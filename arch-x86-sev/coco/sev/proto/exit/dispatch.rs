@@ -112,62 +112,88 @@ fn finish<E: Env + ?Sized>(env: &mut E, step: Step) -> Outcome {
 }
 
 /// Emulates the instruction, but for RIP. `head` is what [`Env::peek`] returned.
-fn run<E: Env + ?Sized>(env: &mut E, code: u64, head: Option<u64>) -> Result<Step> {
-    let Ok(exit) = ExitCode::try_from(code) else {
+fn run<E: Env + ?Sized>(env: &mut E, exit: u64, head: Option<u64>) -> Result<Step> {
+    // An intercepted exception is not about an instruction.
+    if exit == ExitCode::AlignmentCheck as u64 {
+        return Err(Fault::AC.into());
+    }
+    // #DB must be handled before anything else runs; it does not get here.
+    if !is_about_instruction(exit) {
         return Err(Error::Unsupported);
-    };
-
-    match exit {
-        ExitCode::ReadDr7
-        | ExitCode::WriteDr7
-        | ExitCode::Rdtsc
-        | ExitCode::Rdpmc
-        | ExitCode::Cpuid
-        | ExitCode::Invd
-        | ExitCode::Ioio
-        | ExitCode::Msr
-        | ExitCode::Vmmcall
-        | ExitCode::Rdtscp
-        | ExitCode::Wbinvd
-        | ExitCode::Monitor
-        | ExitCode::Mwait
-        | ExitCode::NestedPageFault => {}
-        // An intercepted exception is not about an instruction.
-        ExitCode::AlignmentCheck => return Err(Fault::AC.into()),
-        // #DB must be handled before anything else runs; it does not get here.
-        _ => return Err(Error::Unsupported),
     }
 
-    let mut code = CodeSize::Bits64;
-    let (mut bytes, decoded) = match head {
-        Some(head) => {
-            let bytes = InsnBytes::from_head(head);
-
-            (bytes, insn::decode(bytes, code))
-        }
-        None => {
-            code = env.code_size()?;
-            (InsnBytes::from_head(0), Err(DecodeError::Truncated))
-        }
+    let (mut bytes, code) = match head {
+        Some(head) => (InsnBytes::from_head(head), CodeSize::Bits64),
+        None => (InsnBytes::NONE, env.code_size()?),
     };
-    let decoded = match decoded {
-        Err(DecodeError::Truncated) => {
-            let mut buffer = [0; MAX_INSN_LEN];
-            let len = env.fetch(&mut buffer)?;
+    let mut decoded = insn::decode(bytes, code);
 
-            bytes = InsnBytes::new(&buffer, len);
-            match insn::decode(bytes, code) {
-                Err(DecodeError::Truncated) => return Err(incomplete(env, code, len)),
-                decoded => decoded,
-            }
+    if let Err(DecodeError::Truncated) = decoded {
+        let mut buffer = [0; MAX_INSN_LEN];
+        let len = env.fetch(&mut buffer)?;
+
+        bytes = InsnBytes::new(&buffer, len);
+        decoded = insn::decode(bytes, code);
+        if let Err(DecodeError::Truncated) = decoded {
+            return Err(incomplete(env, code, len));
         }
-        decoded => decoded,
-    };
-
-    match decoded {
-        Ok(insn) => dispatch(env, exit, code, &insn, bytes.head()),
-        Err(_) => Err(mismatch(env, exit, bytes.head())),
     }
+    match &decoded {
+        Ok(insn) if expected_exit(&insn.op).is_some_and(|expected| expected as u64 == exit) => {
+            dispatch(env, code, insn)
+        }
+        _ => {
+            env.note(Note::WrongInstruction {
+                code: exit,
+                bytes: bytes.head(),
+            });
+            Err(Error::DecodeFailed)
+        }
+    }
+}
+
+/// True for the exits that [`expected_exit`] knows.
+#[inline(always)]
+fn is_about_instruction(code: u64) -> bool {
+    matches!(
+        ExitCode::try_from(code),
+        Ok(ExitCode::ReadDr7
+            | ExitCode::WriteDr7
+            | ExitCode::Rdtsc
+            | ExitCode::Rdpmc
+            | ExitCode::Cpuid
+            | ExitCode::Invd
+            | ExitCode::Ioio
+            | ExitCode::Msr
+            | ExitCode::Vmmcall
+            | ExitCode::Rdtscp
+            | ExitCode::Wbinvd
+            | ExitCode::Monitor
+            | ExitCode::Mwait
+            | ExitCode::NestedPageFault)
+    )
+}
+
+/// The exit that an instruction causes.
+#[inline(always)]
+fn expected_exit(op: &Op) -> Option<ExitCode> {
+    Some(match op {
+        Op::ReadDr(7, _) => ExitCode::ReadDr7,
+        Op::WriteDr(7, _) => ExitCode::WriteDr7,
+        Op::ReadDr(..) | Op::WriteDr(..) => return None,
+        Op::Rdtsc => ExitCode::Rdtsc,
+        Op::Rdtscp => ExitCode::Rdtscp,
+        Op::Rdpmc => ExitCode::Rdpmc,
+        Op::Cpuid => ExitCode::Cpuid,
+        Op::Invd => ExitCode::Invd,
+        Op::Wbinvd => ExitCode::Wbinvd,
+        Op::Rdmsr | Op::Wrmsr => ExitCode::Msr,
+        Op::Vmmcall => ExitCode::Vmmcall,
+        Op::Monitor => ExitCode::Monitor,
+        Op::Mwait => ExitCode::Mwait,
+        Op::In(_) | Op::Out(_) | Op::Ins | Op::Outs => ExitCode::Ioio,
+        Op::Memory(..) | Op::Movs | Op::Stos | Op::Lods => ExitCode::NestedPageFault,
+    })
 }
 
 /// The instruction reaches into memory that cannot be read now, though hardware did read it: it is
@@ -185,59 +211,40 @@ fn incomplete<E: Env + ?Sized>(env: &mut E, code: CodeSize, len: usize) -> Error
     Fault::page(regs.ip.wrapping_add(len as u64), PF_FETCH | user).into()
 }
 
-/// The instruction cannot have caused this exit.
-fn mismatch<E: Env + ?Sized>(env: &mut E, exit: ExitCode, bytes: u64) -> Error {
-    env.note(Note::WrongInstruction {
-        code: exit as u64,
-        bytes,
-    });
-    Error::DecodeFailed
-}
-
-/// Calls the handler for the pair of exit code and instruction.
+/// Calls the handler for the instruction.
 #[inline(always)]
-fn dispatch<E: Env + ?Sized>(
-    env: &mut E,
-    exit: ExitCode,
-    code: CodeSize,
-    insn: &Insn,
-    head: u64,
-) -> Result<Step> {
+fn dispatch<E: Env + ?Sized>(env: &mut E, code: CodeSize, insn: &Insn) -> Result<Step> {
     let mut progress = Progress::Complete;
 
-    match (exit, &insn.op) {
-        (ExitCode::ReadDr7, &Op::ReadDr(7, to)) => dr7::read(env, to)?,
-        (ExitCode::WriteDr7, &Op::WriteDr(7, from)) => dr7::write(env, from)?,
-        (ExitCode::Rdtsc, Op::Rdtsc) | (ExitCode::Rdtscp, Op::Rdtscp) => tsc::rdtsc(env, exit)?,
-        (ExitCode::Rdpmc, Op::Rdpmc) => tsc::rdpmc(env)?,
-        (ExitCode::Cpuid, Op::Cpuid) => cpuid::cpuid(env)?,
-        (ExitCode::Invd, Op::Invd) => wbinvd::invd(env)?,
-        (ExitCode::Wbinvd, Op::Wbinvd) => wbinvd::wbinvd(env)?,
-        (ExitCode::Msr, Op::Rdmsr) => msr::access(env, false)?,
-        (ExitCode::Msr, Op::Wrmsr) => msr::access(env, true)?,
-        (ExitCode::Vmmcall, Op::Vmmcall) => vmmcall::vmmcall(env)?,
+    match insn.op {
+        Op::ReadDr(_, to) => dr7::read(env, to)?,
+        Op::WriteDr(_, from) => dr7::write(env, from)?,
+        Op::Rdtsc => tsc::rdtsc(env, ExitCode::Rdtsc)?,
+        Op::Rdtscp => tsc::rdtsc(env, ExitCode::Rdtscp)?,
+        Op::Rdpmc => tsc::rdpmc(env)?,
+        Op::Cpuid => cpuid::cpuid(env)?,
+        Op::Invd => wbinvd::invd(env)?,
+        Op::Wbinvd => wbinvd::wbinvd(env)?,
+        Op::Rdmsr => msr::access(env, false)?,
+        Op::Wrmsr => msr::access(env, true)?,
+        Op::Vmmcall => vmmcall::vmmcall(env)?,
         // NOPs: the hypervisor must not learn the physical address that is monitored, and MWAIT
         // may return at any time.
-        (ExitCode::Monitor, Op::Monitor) | (ExitCode::Mwait, Op::Mwait) => {}
-        (ExitCode::Ioio, &Op::In(port)) => {
+        Op::Monitor | Op::Mwait => {}
+        Op::In(port) => {
             let port = port_number(env, port);
 
             ioio::port(env, Direction::In, port, insn.width, insn.address_size)?;
         }
-        (ExitCode::Ioio, &Op::Out(port)) => {
+        Op::Out(port) => {
             let port = port_number(env, port);
 
             ioio::port(env, Direction::Out, port, insn.width, insn.address_size)?;
         }
-        (ExitCode::Ioio, Op::Ins) => progress = ioio::string(env, code, Direction::In, insn)?,
-        (ExitCode::Ioio, Op::Outs) => progress = ioio::string(env, code, Direction::Out, insn)?,
-        (ExitCode::NestedPageFault, Op::Memory(op, operand)) => {
-            mmio::memory(env, code, insn, op, operand)?;
-        }
-        (ExitCode::NestedPageFault, Op::Movs | Op::Stos | Op::Lods) => {
-            progress = mmio_string::string(env, code, insn)?;
-        }
-        _ => return Err(mismatch(env, exit, head)),
+        Op::Ins => progress = ioio::string(env, code, Direction::In, insn)?,
+        Op::Outs => progress = ioio::string(env, code, Direction::Out, insn)?,
+        Op::Memory(ref op, ref operand) => mmio::memory(env, code, insn, op, operand)?,
+        Op::Movs | Op::Stos | Op::Lods => progress = mmio_string::string(env, code, insn)?,
     }
 
     Ok(Step {

@@ -40,7 +40,7 @@ fn check<E: Env + ?Sized>(env: &mut E) -> Result {
 }
 
 /// Emulates MOV from DR7.
-#[inline]
+#[inline(never)]
 pub(crate) fn read<E: Env + ?Sized>(env: &mut E, to: Gpr) -> Result {
     check(env)?;
 
@@ -51,7 +51,7 @@ pub(crate) fn read<E: Env + ?Sized>(env: &mut E, to: Gpr) -> Result {
 }
 
 /// Emulates MOV to DR7.
-#[inline]
+#[inline(never)]
 pub(crate) fn write<E: Env + ?Sized>(env: &mut E, from: Gpr) -> Result {
     check(env)?;
 

@@ -8,8 +8,7 @@ use super::{
         exit_code::ExitCode,
         ghcb::{
             Field,
-            Request,
-            SHARED_BUFFER_OFFSET, //
+            Request, //
         },
         insn::{
             CodeSize,
@@ -29,6 +28,7 @@ use super::{
         }, //
     },
     address,
+    buffer,
     string::Strings, //
 };
 
@@ -68,8 +68,9 @@ impl Direction {
 
 /// Checks that the interrupted context may access the port.
 ///
-/// Hardware did this before it raised #VC, but the hypervisor may have changed the instruction's
-/// port in between, by way of another thread of the same process.
+/// Hardware checks this before it raises #VC. But the instruction that is emulated is the one that
+/// is in memory now: another thread of the process may have put a port there that hardware did not
+/// check, in time or with the help of a hypervisor that delays this one.
 #[inline(always)]
 fn check_permission<E: Env + ?Sized>(env: &mut E, port: u16, width: Width) -> Result {
     if env.regs().user_mode() && !env.io_permitted(port, width) {
@@ -88,7 +89,7 @@ const fn info(direction: Direction, port: u16, width: Width, address_size: Width
 }
 
 /// Emulates IN and OUT.
-#[inline]
+#[inline(never)]
 pub(crate) fn port<E: Env + ?Sized>(
     env: &mut E,
     direction: Direction,
@@ -120,7 +121,7 @@ pub(crate) fn port<E: Env + ?Sized>(
 ///
 /// One exit moves as much as the shared buffer holds; then the interrupted code continues, so that
 /// interrupts are taken between the parts of a long transfer.
-#[inline]
+#[inline(never)]
 pub(crate) fn string<E: Env + ?Sized>(
     env: &mut E,
     code: CodeSize,
@@ -155,12 +156,10 @@ pub(crate) fn string<E: Env + ?Sized>(
         strings,
         segment,
         width: insn.width,
+        direction,
         info,
     };
-    let done = match direction {
-        Direction::In => transfer.input(env, count)?,
-        Direction::Out => transfer.output(env, count)?,
-    };
+    let done = transfer.perform(env, count)?;
 
     Ok(strings.complete(env, done))
 }
@@ -171,10 +170,39 @@ struct Transfer {
     strings: Strings,
     segment: Segment,
     width: Width,
+    direction: Direction,
     info: u64,
 }
 
 impl Transfer {
+    /// Moves at most `count` elements; returns how many.
+    ///
+    /// Memory is checked before the exit: input that was taken from a device and cannot be stored
+    /// would be lost. Elements before one that faults are moved; the fault comes when the
+    /// instruction continues with it.
+    #[inline(always)]
+    fn perform<E: Env + ?Sized>(&self, env: &mut E, count: u64) -> Result<u64> {
+        let (register, access) = match self.direction {
+            Direction::In => (Gpr::RDI, Access::Write),
+            Direction::Out => (Gpr::RSI, Access::Read),
+        };
+        let offset = self.strings.offset(env.regs(), register);
+        let (lowest, count) = self.area(env, offset, count, access)?;
+        let (lowest, count) = self.accessible(env, lowest, count, access)?;
+        let mut done = count;
+
+        // The exit between the two uses of the buffer that there are.
+        if self.direction == Direction::Out {
+            done = self.copy(env, lowest, count)?;
+        }
+        buffer::exit(env, ExitCode::Ioio, self.info, done)?;
+        if self.direction == Direction::In {
+            done = self.copy(env, lowest, count)?;
+        }
+        self.strings.advance(env.regs_mut(), register, done);
+        Ok(done)
+    }
+
     /// The lowest linear address of the elements from `offset` on and their number: at most
     /// `count`, fewer if the rest is elsewhere.
     #[inline(always)]
@@ -188,7 +216,7 @@ impl Transfer {
         let mut count = self.strings.before_wrap(offset, count);
 
         loop {
-            let distance = count.wrapping_sub(1).wrapping_shl(self.width.shift());
+            let distance = self.size(count.wrapping_sub(1));
             let lowest = if self.strings.backwards {
                 offset.wrapping_sub(distance)
             } else {
@@ -205,191 +233,112 @@ impl Transfer {
         }
     }
 
-    /// Performs the exit. The buffer holds `count` elements in the order of the iterations.
-    #[inline(always)]
-    fn exit<E: Env + ?Sized>(&self, env: &mut E, count: u64) -> Result {
-        let ghcb = env.ghcb();
-        let scratch = env.ghcb_gpa().wrapping_add(SHARED_BUFFER_OFFSET);
-
-        Request::new(ghcb).set(Field::SCRATCH, scratch).call(
-            env,
-            ExitCode::Ioio,
-            self.info,
-            count,
-        )?;
-        Ok(())
-    }
-
-    /// OUTS. Elements that can be read before a fault are written to the port; the fault comes when
-    /// the instruction continues.
-    #[inline(always)]
-    fn output<E: Env + ?Sized>(&self, env: &mut E, count: u64) -> Result<u64> {
-        let offset = self.strings.offset(env.regs(), Gpr::RSI);
-        let (address, count) = self.area(env, offset, count, Access::Read)?;
-
-        self.readable(env, address, count)?;
-
-        let shift = self.width.shift();
-        let done = if self.strings.backwards {
-            self.gather(env, address, count)?
-        } else {
-            let len = count.wrapping_shl(shift) as usize;
-
-            self.completed(env.read_to_buffer(address, 0, len, self.width), count)?
-        };
-
-        self.exit(env, done)?;
-        self.strings.advance(env.regs_mut(), Gpr::RSI, done);
-        Ok(done)
-    }
-
-    /// The whole elements of a bulk copy that moved some bytes and then ended with a result; its
-    /// error if there is none.
-    #[inline(always)]
-    fn completed(&self, (bytes, result): (usize, Result), count: u64) -> Result<u64> {
-        let elements = (bytes as u64) >> self.width.shift();
-
-        if elements == 0 {
-            result?;
-        }
-        Ok(if elements < count { elements } else { count })
-    }
-
-    /// Refuses the elements at `lowest` if any of them is on a device.
-    #[inline(always)]
-    fn readable<E: Env + ?Sized>(&self, env: &mut E, lowest: u64, count: u64) -> Result {
-        let len = self.distance(count);
-        let first_part = PAGE_SIZE.wrapping_sub(lowest & PAGE_SIZE.wrapping_sub(1));
-
-        // The shared buffer is smaller than a page, so that there are at most two.
-        if len <= first_part {
-            return env.probe_read(lowest, len);
-        }
-        env.probe_read(lowest, first_part)?;
-        env.probe_read(
-            lowest.wrapping_add(first_part),
-            len.wrapping_sub(first_part),
-        )
-    }
-
-    /// Reads elements to the shared buffer from the highest address down.
-    #[inline(never)]
-    fn gather<E: Env + ?Sized>(&self, env: &mut E, lowest: u64, count: u64) -> Result<u64> {
-        let shift = self.width.shift();
-        let mut done = 0u64;
-
-        while done < count {
-            let index = count.wrapping_sub(1).wrapping_sub(done);
-
-            match env.read(lowest.wrapping_add(index.wrapping_shl(shift)), self.width) {
-                Ok(value) => {
-                    let ghcb = env.ghcb();
-
-                    ghcb.write_buffer(done.wrapping_shl(shift) as usize, value, self.width);
-                }
-                Err(error) if done == 0 => return Err(error),
-                Err(_) => break,
-            }
-            done = done.wrapping_add(1);
-        }
-        Ok(done)
-    }
-
-    /// INS. The destination is checked before the exit: input that was taken from a device and
-    /// cannot be stored would be lost.
-    #[inline(always)]
-    fn input<E: Env + ?Sized>(&self, env: &mut E, count: u64) -> Result<u64> {
-        let offset = self.strings.offset(env.regs(), Gpr::RDI);
-        let (address, count) = self.area(env, offset, count, Access::Write)?;
-        let (address, count) = self.writable(env, address, count)?;
-        let shift = self.width.shift();
-
-        self.exit(env, count)?;
-
-        let done = if self.strings.backwards {
-            self.scatter(env, address, count)?
-        } else {
-            let len = count.wrapping_shl(shift) as usize;
-
-            self.completed(env.write_from_buffer(address, 0, len, self.width), count)?
-        };
-
-        self.strings.advance(env.regs_mut(), Gpr::RDI, done);
-        Ok(done)
-    }
-
-    /// Writes elements of the shared buffer from the highest address down.
-    #[inline(never)]
-    fn scatter<E: Env + ?Sized>(&self, env: &mut E, lowest: u64, count: u64) -> Result<u64> {
-        let shift = self.width.shift();
-        let mut done = 0u64;
-
-        while done < count {
-            let index = count.wrapping_sub(1).wrapping_sub(done);
-            let address = lowest.wrapping_add(index.wrapping_shl(shift));
-            let ghcb = env.ghcb();
-            let value = ghcb.read_buffer(done.wrapping_shl(shift) as usize, self.width);
-
-            match env.write(address, value, self.width) {
-                Ok(()) => {}
-                Err(error) if done == 0 => return Err(error),
-                Err(_) => break,
-            }
-            done = done.wrapping_add(1);
-        }
-        Ok(done)
-    }
-
-    /// Reduces the elements at `lowest` to those that can be written, in the order of the
+    /// Reduces the elements at `lowest` to those that can be accessed, in the order of the
     /// iterations. If not even the first can, that is the fault.
     #[inline(never)]
-    fn writable<E: Env + ?Sized>(
+    fn accessible<E: Env + ?Sized>(
         &self,
         env: &mut E,
         lowest: u64,
         count: u64,
+        access: Access,
     ) -> Result<(u64, u64)> {
         let shift = self.width.shift();
-        let len = count.wrapping_shl(shift);
+        let len = self.size(count);
         let first_part = PAGE_SIZE.wrapping_sub(lowest & PAGE_SIZE.wrapping_sub(1));
 
         // The shared buffer is smaller than a page, so that there are at most two.
-        let (low, high) = if len <= first_part {
-            (env.probe_write(lowest, len), Ok(()))
+        let low = env.probe(lowest, first_part.min(len), access);
+        let high = if len <= first_part {
+            Ok(())
         } else {
-            let rest = len.wrapping_sub(first_part);
-
-            (
-                env.probe_write(lowest, first_part),
-                env.probe_write(lowest.wrapping_add(first_part), rest),
+            env.probe(
+                lowest.wrapping_add(first_part),
+                len.wrapping_sub(first_part),
+                access,
             )
         };
 
         // Whole elements below the boundary, and those that begin at it or above.
         let below = first_part >> shift;
-        let above = len.wrapping_sub(first_part) >> shift;
+        let above = len.saturating_sub(first_part) >> shift;
 
         match (low, high) {
             (Ok(()), Ok(())) => Ok((lowest, count)),
             (Ok(()), Err(_)) if !self.strings.backwards && below != 0 => Ok((lowest, below)),
-            (Err(_), Ok(())) if self.strings.backwards && len > first_part && above != 0 => Ok((
-                lowest.wrapping_add(self.distance(count.wrapping_sub(above))),
+            (Err(_), Ok(())) if self.strings.backwards && above != 0 => Ok((
+                lowest.wrapping_add(self.size(count.wrapping_sub(above))),
                 above,
             )),
             (Err(error), _) | (_, Err(error)) if count == 1 => Err(error),
             // The fault is that of the first iteration.
-            _ if self.strings.backwards => self.writable(
+            _ if self.strings.backwards => self.accessible(
                 env,
-                lowest.wrapping_add(self.distance(count.wrapping_sub(1))),
+                lowest.wrapping_add(self.size(count.wrapping_sub(1))),
                 1,
+                access,
             ),
-            _ => self.writable(env, lowest, 1),
+            _ => self.accessible(env, lowest, 1, access),
         }
+    }
+
+    /// Copies `count` elements between memory and the shared buffer, which holds them in the order
+    /// of the iterations. Returns how many were copied before a fault, which comes back with the
+    /// next one; the fault itself if that is the first.
+    #[inline(never)]
+    fn copy<E: Env + ?Sized>(&self, env: &mut E, lowest: u64, count: u64) -> Result<u64> {
+        let len = self.size(count) as usize;
+        let (bytes, result) = match self.direction {
+            _ if self.strings.backwards => self.copy_backwards(env, lowest, count),
+            Direction::Out => env.read_to_buffer(lowest, 0, len, self.width),
+            Direction::In => env.write_from_buffer(lowest, 0, len, self.width),
+        };
+        let elements = (bytes as u64) >> self.width.shift();
+
+        if elements == 0 {
+            result?;
+        }
+        Ok(elements.min(count))
+    }
+
+    /// Copies elements from the highest address down. Returns what the bulk copies return.
+    #[cold]
+    #[inline(never)]
+    fn copy_backwards<E: Env + ?Sized>(
+        &self,
+        env: &mut E,
+        lowest: u64,
+        count: u64,
+    ) -> (usize, Result) {
+        let mut done = 0;
+
+        while done < count {
+            let index = count.wrapping_sub(1).wrapping_sub(done);
+            let address = lowest.wrapping_add(self.size(index));
+            let offset = self.size(done) as usize;
+            let ghcb = env.ghcb();
+            let result = match self.direction {
+                Direction::Out => env
+                    .read(address, self.width)
+                    .map(|value| ghcb.write_buffer(offset, value, self.width)),
+                Direction::In => {
+                    let value = ghcb.read_buffer(offset, self.width);
+
+                    env.write(address, value, self.width)
+                }
+            };
+
+            if result.is_err() {
+                return (offset, result);
+            }
+            done = done.wrapping_add(1);
+        }
+        (self.size(done) as usize, Ok(()))
     }
 
     /// Size of this many elements.
     #[inline(always)]
-    const fn distance(&self, count: u64) -> u64 {
+    const fn size(&self, count: u64) -> u64 {
         count.wrapping_shl(self.width.shift())
     }
 }

@@ -13,11 +13,6 @@ use super::{
             Note, //
         },
         exit_code::ExitCode,
-        ghcb::{
-            Field,
-            Request,
-            SHARED_BUFFER_OFFSET, //
-        },
         insn::{
             Alu,
             BitOp,
@@ -38,7 +33,8 @@ use super::{
         }, //
     },
     address,
-    alu, //
+    alu,
+    buffer, //
 };
 
 /// Size of the smallest page.
@@ -55,8 +51,9 @@ pub(crate) struct Target {
 
 /// Translates an address for MMIO. Private memory is refused: the access would tell the
 /// hypervisor a secret, or believe the hypervisor what memory holds.
+#[inline(always)]
 fn translate<E: Env + ?Sized>(env: &mut E, address: u64, access: Access) -> Result<u64> {
-    let Mapping { gpa, encrypted, .. } = env.translate(address, access)?;
+    let Mapping { gpa, encrypted } = env.translate(address, access)?;
 
     if encrypted {
         env.note(Note::EncryptedMmio { address });
@@ -65,55 +62,52 @@ fn translate<E: Env + ?Sized>(env: &mut E, address: u64, access: Access) -> Resu
     Ok(gpa)
 }
 
-/// Finds the guest-physical addresses of `width` bytes at a linear address.
-#[inline(always)]
-fn target<E: Env + ?Sized>(
-    env: &mut E,
-    address: u64,
-    width: Width,
-    access: Access,
-) -> Result<Target> {
-    let first = PAGE_SIZE.wrapping_sub(address & PAGE_SIZE.wrapping_sub(1));
-    let gpa = translate(env, address, access)?;
-
-    if first >= width.bytes() {
-        return Ok(Target::within_page(gpa, width));
-    }
-
-    let next = translate(env, address.wrapping_add(first), access)?;
-
-    Ok(Target::across_pages(gpa, first, next))
-}
-
 impl Target {
-    /// An operand that does not cross a page.
+    /// Finds the guest-physical addresses of `width` bytes at a linear address. `translate` does
+    /// it for one page.
     #[inline(always)]
-    pub(crate) const fn within_page(gpa: u64, width: Width) -> Target {
-        Target {
-            gpa,
+    pub(crate) fn find<E: Env + ?Sized>(
+        env: &mut E,
+        address: u64,
+        width: Width,
+        mut translate: impl FnMut(&mut E, u64) -> Result<u64>,
+    ) -> Result<Target> {
+        let in_page = PAGE_SIZE.wrapping_sub(address & PAGE_SIZE.wrapping_sub(1));
+        let mut target = Target {
+            gpa: 0,
             len: width.bytes(),
             next: 0,
-        }
-    }
+        };
+        let mut page = address;
 
-    /// An operand of which `len` bytes are at `gpa`, and the rest at `next` in another page.
-    #[inline(always)]
-    pub(crate) const fn across_pages(gpa: u64, len: u64, next: u64) -> Target {
-        Target { gpa, len, next }
+        if in_page < width.bytes() {
+            target.len = in_page;
+        }
+        loop {
+            let gpa = translate(env, page)?;
+
+            if page != address {
+                target.next = gpa;
+                return Ok(target);
+            }
+            target.gpa = gpa;
+            if target.len == width.bytes() {
+                return Ok(target);
+            }
+            page = address.wrapping_add(in_page);
+        }
     }
 
     /// Reads the operand.
+    #[inline(never)]
     pub(crate) fn read<E: Env + ?Sized>(&self, env: &mut E, width: Width) -> Result<u64> {
-        if self.len == width.bytes() {
-            return read_exit(env, self.gpa, width);
-        }
-
         let mut value = 0;
         let mut done = 0;
 
         while done < width.bytes() {
             let (gpa, piece) = self.piece(done, width);
-            let part = read_exit(env, gpa, piece)?;
+            let reply = buffer::exit(env, ExitCode::MmioRead, gpa, piece.bytes())?;
+            let part = reply.buffer(0, piece);
 
             value |= part.wrapping_shl((done as u32).wrapping_mul(8));
             done = done.wrapping_add(piece.bytes());
@@ -122,31 +116,30 @@ impl Target {
     }
 
     /// Writes the operand.
+    #[inline(never)]
     pub(crate) fn write<E: Env + ?Sized>(&self, env: &mut E, value: u64, width: Width) -> Result {
-        if self.len == width.bytes() {
-            return write_exit(env, self.gpa, value, width);
-        }
-
         let mut done = 0;
 
         while done < width.bytes() {
             let (gpa, piece) = self.piece(done, width);
+            let part = value.wrapping_shr((done as u32).wrapping_mul(8));
 
-            write_exit(
-                env,
-                gpa,
-                value.wrapping_shr((done as u32).wrapping_mul(8)),
-                piece,
-            )?;
+            env.ghcb().write_buffer(0, part, piece);
+            buffer::exit(env, ExitCode::MmioWrite, gpa, piece.bytes())?;
             done = done.wrapping_add(piece.bytes());
         }
         Ok(())
     }
 
-    /// Address and width of the part of a split operand that starts after `done` bytes: the widest
-    /// that is naturally aligned and in one page, as a bus would see it.
-    #[inline]
-    const fn piece(&self, done: u64, width: Width) -> (u64, Width) {
+    /// Address and width of the part of an operand that starts after `done` bytes. If the operand
+    /// is split, that is the widest that is naturally aligned and in one page, as a bus would see
+    /// it.
+    #[inline(always)]
+    fn piece(&self, done: u64, width: Width) -> (u64, Width) {
+        if self.len == width.bytes() {
+            return (self.gpa, width);
+        }
+
         let (gpa, left) = if done < self.len {
             (self.gpa.wrapping_add(done), self.len.wrapping_sub(done))
         } else {
@@ -167,41 +160,12 @@ impl Target {
     }
 }
 
-/// Reads from a guest-physical address.
-fn read_exit<E: Env + ?Sized>(env: &mut E, gpa: u64, width: Width) -> Result<u64> {
-    let ghcb = env.ghcb();
-    let scratch = env.ghcb_gpa().wrapping_add(SHARED_BUFFER_OFFSET);
-    let reply = Request::new(ghcb).set(Field::SCRATCH, scratch).call(
-        env,
-        ExitCode::MmioRead,
-        gpa,
-        width.bytes(),
-    )?;
-
-    Ok(reply.buffer(0, width))
-}
-
-/// Writes to a guest-physical address.
-fn write_exit<E: Env + ?Sized>(env: &mut E, gpa: u64, value: u64, width: Width) -> Result {
-    let ghcb = env.ghcb();
-    let scratch = env.ghcb_gpa().wrapping_add(SHARED_BUFFER_OFFSET);
-
-    ghcb.write_buffer(0, value, width);
-    Request::new(ghcb).set(Field::SCRATCH, scratch).call(
-        env,
-        ExitCode::MmioWrite,
-        gpa,
-        width.bytes(),
-    )?;
-    Ok(())
-}
-
 /// Emulates an instruction with a memory operand in MMIO.
 ///
 /// The operand is translated before anything is read or written, for writing if it will be written,
 /// so that a fault comes before any side effect. LOCK is accepted but cannot make two exits one:
 /// accesses to devices are not atomic.
-#[inline]
+#[inline(never)]
 pub(crate) fn memory<E: Env + ?Sized>(
     env: &mut E,
     code: CodeSize,
@@ -233,7 +197,9 @@ pub(crate) fn memory<E: Env + ?Sized>(
     }
 
     let address = address::linear(env, code, operand.segment, offset, width.bytes(), access)?;
-    let target = target(env, address, width, access)?;
+    let target = Target::find(env, address, width, |env, page| {
+        translate(env, page, access)
+    })?;
 
     match *op {
         MemoryOp::Store(source) => {
@@ -285,70 +251,50 @@ impl Source {
 fn modify<E: Env + ?Sized>(env: &mut E, op: &MemoryOp, target: &Target, width: Width) -> Result {
     let old = target.read(env, width)?;
     let regs = env.regs();
-    let flags = regs.flags;
-    let mut write = None;
-    let mut set: Option<(Register, u64)> = None;
+    let operand = match *op {
+        MemoryOp::Modify(_, source) | MemoryOp::Compare(_, source) | MemoryOp::Bit(_, source) => {
+            source
+        }
+        MemoryOp::Combine(_, register)
+        | MemoryOp::CompareRegister(_, register)
+        | MemoryOp::Exchange(register)
+        | MemoryOp::ExchangeAdd(register)
+        | MemoryOp::CompareExchange(register) => Source::Register(register),
+        _ => Source::Immediate(0),
+    };
+    let operand = operand.value(regs, width);
 
-    let flags = match *op {
-        MemoryOp::Modify(alu, source) => {
-            let (value, flags) = alu::binary(alu, old, source.value(regs, width), flags, width);
+    // What arithmetic there is; the exchange of values has none.
+    let (result, flags) = match *op {
+        MemoryOp::Unary(unary) => alu::unary(unary, old, regs.flags, width),
+        MemoryOp::Bit(bit, _) => alu::bit(bit, old, operand, regs.flags, width),
+        MemoryOp::Exchange(_) => (operand, regs.flags),
+        _ => {
+            let (alu, left, right) = match *op {
+                MemoryOp::Modify(alu, _) | MemoryOp::Compare(alu, _) => (alu, old, operand),
+                MemoryOp::Combine(alu, _) | MemoryOp::CompareRegister(alu, _) => {
+                    (alu, operand, old)
+                }
+                MemoryOp::ExchangeAdd(_) => (Alu::Add, old, operand),
+                _ => (Alu::Sub, Register::RAX.read(regs, width), old),
+            };
 
-            write = Some(value);
-            flags
+            alu::binary(alu, left, right, regs.flags, width)
         }
-        MemoryOp::Combine(alu, register) => {
-            let (value, flags) = alu::binary(alu, register.read(regs, width), old, flags, width);
+    };
 
-            set = Some((register, value));
-            flags
+    let (write, set) = match *op {
+        MemoryOp::Modify(..)
+        | MemoryOp::Unary(_)
+        | MemoryOp::Bit(BitOp::Set | BitOp::Reset | BitOp::Complement, _) => (Some(result), None),
+        MemoryOp::Combine(_, register) => (None, Some((register, result))),
+        MemoryOp::Exchange(register) | MemoryOp::ExchangeAdd(register) => {
+            (Some(result), Some((register, old)))
         }
-        MemoryOp::Compare(alu, source) => {
-            alu::binary(alu, old, source.value(regs, width), flags, width).1
-        }
-        MemoryOp::CompareRegister(alu, register) => {
-            alu::binary(alu, register.read(regs, width), old, flags, width).1
-        }
-        MemoryOp::Unary(unary) => {
-            let (value, flags) = alu::unary(unary, old, flags, width);
-
-            write = Some(value);
-            flags
-        }
-        MemoryOp::Bit(bit, source) => {
-            let (value, flags) = alu::bit(bit, old, source.value(regs, width), flags, width);
-
-            if bit != BitOp::Test {
-                write = Some(value);
-            }
-            flags
-        }
-        MemoryOp::Exchange(register) => {
-            write = Some(register.read(regs, width));
-            set = Some((register, old));
-            flags
-        }
-        MemoryOp::ExchangeAdd(register) => {
-            let value = register.read(regs, width);
-            let (value, flags) = alu::binary(Alu::Add, old, value, flags, width);
-
-            write = Some(value);
-            set = Some((register, old));
-            flags
-        }
-        MemoryOp::CompareExchange(register) => {
-            let accumulator = Register::RAX.read(regs, width);
-            let (difference, flags) = alu::binary(Alu::Sub, accumulator, old, flags, width);
-
-            // Memory is written in both cases, with the old value if there is no match.
-            if difference == 0 {
-                write = Some(register.read(regs, width));
-            } else {
-                write = Some(old);
-                set = Some((Register::RAX, old));
-            }
-            flags
-        }
-        MemoryOp::Store(_) | MemoryOp::Load { .. } => return Err(Error::Unsupported),
+        // Memory is written in both cases, with the old value if there is no match.
+        MemoryOp::CompareExchange(_) if result == 0 => (Some(operand), None),
+        MemoryOp::CompareExchange(_) => (Some(old), Some((Register::RAX, old))),
+        _ => (None, None),
     };
 
     if let Some(value) = write {

@@ -37,9 +37,6 @@ use super::{
 /// Most iterations in one #VC, so that interrupts are taken between the parts of a long transfer.
 const BATCH: u64 = 64;
 
-/// Size of the smallest page.
-const PAGE_SIZE: u64 = 4096;
-
 /// An operand of a string instruction.
 enum Operand {
     /// Plain memory at this linear address.
@@ -67,7 +64,7 @@ impl Operand {
 }
 
 /// Emulates MOVS, STOS and LODS with at least one operand in MMIO.
-#[inline]
+#[inline(never)]
 pub(crate) fn string<E: Env + ?Sized>(
     env: &mut E,
     code: CodeSize,
@@ -168,7 +165,7 @@ fn iteration<E: Env + ?Sized>(
 }
 
 /// Looks an operand up. One that crosses a page must be on the same kind of memory in both.
-#[inline]
+#[inline(never)]
 fn operand<E: Env + ?Sized>(
     env: &mut E,
     code: CodeSize,
@@ -179,27 +176,20 @@ fn operand<E: Env + ?Sized>(
 ) -> Result<Operand> {
     let width = insn.width;
     let address = address::linear(env, code, segment, offset, width.bytes(), access)?;
-    let Mapping {
-        gpa,
-        encrypted,
-        memory,
-    } = env.translate(address, access)?;
-    let is_memory = encrypted || memory;
-    let first = PAGE_SIZE.wrapping_sub(address & PAGE_SIZE.wrapping_sub(1));
+    let mut memory = None;
+    let target = Target::find(env, address, width, |env, page| {
+        let Mapping { gpa, encrypted } = env.translate(page, access)?;
+        let is_memory = encrypted || env.is_shared_memory(gpa);
 
-    if first >= width.bytes() {
-        return Ok(if is_memory {
-            Operand::Memory(address)
-        } else {
-            Operand::Device(Target::within_page(gpa, width))
-        });
-    }
+        if memory.is_some_and(|memory| memory != is_memory) {
+            return Err(Error::Unsupported);
+        }
+        memory = Some(is_memory);
+        Ok(gpa)
+    })?;
 
-    let next = env.translate(address.wrapping_add(first), access)?;
-
-    match (is_memory, next.encrypted || next.memory) {
-        (true, true) => Ok(Operand::Memory(address)),
-        (false, false) => Ok(Operand::Device(Target::across_pages(gpa, first, next.gpa))),
-        _ => Err(Error::Unsupported),
-    }
+    Ok(match memory {
+        Some(true) => Operand::Memory(address),
+        _ => Operand::Device(target),
+    })
 }

@@ -5,9 +5,11 @@
 
 pub(crate) mod address;
 pub(crate) mod alu;
+mod buffer;
 pub(crate) mod cpuid;
 pub(crate) mod dispatch;
 pub(crate) mod dr7;
+mod edx_eax;
 mod frequent;
 pub(crate) mod ioio;
 pub(crate) mod mmio;

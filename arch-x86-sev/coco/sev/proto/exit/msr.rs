@@ -2,18 +2,21 @@
 
 //! RDMSR and WRMSR.
 
-use super::super::{
-    env::Env,
-    exit_code::ExitCode,
-    ghcb::{
-        Field,
-        Request, //
+use super::{
+    super::{
+        env::Env,
+        exit_code::ExitCode,
+        ghcb::{
+            Field,
+            Request, //
+        },
+        result::{
+            Error,
+            Fault,
+            Result, //
+        }, //
     },
-    result::{
-        Error,
-        Fault,
-        Result, //
-    }, //
+    edx_eax, //
 };
 
 /// IA32_TSC.
@@ -36,7 +39,7 @@ enum Action {
 }
 
 /// Emulates RDMSR or WRMSR of the MSR in RCX.
-#[inline]
+#[inline(never)]
 pub(crate) fn access<E: Env + ?Sized>(env: &mut E, write: bool) -> Result {
     let regs = env.regs();
     let msr = regs.cx as u32;
@@ -49,7 +52,7 @@ pub(crate) fn access<E: Env + ?Sized>(env: &mut E, write: bool) -> Result {
         Action::Forward => forward_read(env),
         Action::Ignore => Ok(()),
         Action::Value(value) => {
-            set_result(env, value, value >> 32);
+            edx_eax::set(env.regs_mut(), value, value >> 32);
             Ok(())
         }
     }
@@ -88,22 +91,7 @@ fn forward_write<E: Env + ?Sized>(env: &mut E) -> Result {
 /// Lets the hypervisor read the MSR.
 #[inline(always)]
 fn forward_read<E: Env + ?Sized>(env: &mut E) -> Result {
-    let ghcb = env.ghcb();
-    let reply = Request::new(ghcb)
-        .set(Field::RCX, (env.regs().cx as u32).into())
-        .call(env, ExitCode::Msr, 0, 0)?;
-    let eax = reply.require(Field::RAX)?;
-    let edx = reply.require(Field::RDX)?;
+    let request = Request::new(env.ghcb()).set(Field::RCX, (env.regs().cx as u32).into());
 
-    set_result(env, eax, edx);
-    Ok(())
-}
-
-/// Sets EDX:EAX, and clears the upper halves of the registers as hardware does.
-#[inline(always)]
-fn set_result<E: Env + ?Sized>(env: &mut E, eax: u64, edx: u64) {
-    let regs = env.regs_mut();
-
-    regs.ax = (eax as u32).into();
-    regs.dx = (edx as u32).into();
+    edx_eax::ask(env, request, ExitCode::Msr, false)
 }

@@ -2,58 +2,41 @@
 
 //! RDTSC, RDTSCP and RDPMC.
 
-use super::super::{
-    env::Env,
-    exit_code::ExitCode,
-    ghcb::{
-        Field,
-        Request, //
+use super::{
+    super::{
+        env::Env,
+        exit_code::ExitCode,
+        ghcb::{
+            Field,
+            Request, //
+        },
+        result::{
+            Error,
+            Result, //
+        }, //
     },
-    result::{
-        Error,
-        Result, //
-    }, //
+    edx_eax, //
 };
 
 /// Emulates RDTSC and RDTSCP.
 ///
 /// With Secure TSC the hypervisor has no reason to intercept them, and its value of the TSC is not
 /// to be relied on.
-#[inline]
+#[inline(never)]
 pub(crate) fn rdtsc<E: Env + ?Sized>(env: &mut E, code: ExitCode) -> Result {
     if env.features().secure_tsc {
         return Err(Error::Vmm);
     }
 
-    let reply = Request::new(env.ghcb()).call(env, code, 0, 0)?;
-    let eax = reply.require(Field::RAX)?;
-    let edx = reply.require(Field::RDX)?;
+    let request = Request::new(env.ghcb());
 
-    if code == ExitCode::Rdtscp {
-        let ecx = reply.require(Field::RCX)?;
-
-        env.regs_mut().cx = (ecx as u32).into();
-    }
-
-    let regs = env.regs_mut();
-
-    regs.ax = (eax as u32).into();
-    regs.dx = (edx as u32).into();
-    Ok(())
+    edx_eax::ask(env, request, code, code == ExitCode::Rdtscp)
 }
 
 /// Emulates RDPMC.
-#[inline]
+#[inline(never)]
 pub(crate) fn rdpmc<E: Env + ?Sized>(env: &mut E) -> Result {
-    let counter = env.regs().cx;
-    let reply = Request::new(env.ghcb())
-        .set(Field::RCX, (counter as u32).into())
-        .call(env, ExitCode::Rdpmc, 0, 0)?;
-    let eax = reply.require(Field::RAX)?;
-    let edx = reply.require(Field::RDX)?;
-    let regs = env.regs_mut();
+    let request = Request::new(env.ghcb()).set(Field::RCX, (env.regs().cx as u32).into());
 
-    regs.ax = (eax as u32).into();
-    regs.dx = (edx as u32).into();
-    Ok(())
+    edx_eax::ask(env, request, ExitCode::Rdpmc, false)
 }

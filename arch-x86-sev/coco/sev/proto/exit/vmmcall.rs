@@ -16,7 +16,7 @@ use super::super::{
 };
 
 /// Emulates VMMCALL: a hypercall, whose further registers the platform knows.
-#[inline]
+#[inline(never)]
 pub(crate) fn vmmcall<E: Env + ?Sized>(env: &mut E) -> Result {
     let ghcb = env.ghcb();
     let regs = env.regs();

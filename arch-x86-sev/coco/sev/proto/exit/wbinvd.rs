@@ -18,7 +18,7 @@ use super::super::{
 
 /// Emulates WBINVD. WBNOINVD has the same exit code; writing back is the part they share, and the
 /// hypervisor may do more than it is asked.
-#[inline]
+#[inline(never)]
 pub(crate) fn wbinvd<E: Env + ?Sized>(env: &mut E) -> Result {
     if env.regs().user_mode() {
         return Err(Fault::GP.into());
@@ -28,7 +28,7 @@ pub(crate) fn wbinvd<E: Env + ?Sized>(env: &mut E) -> Result {
 }
 
 /// Refuses INVD: it would lose what is written but still in caches.
-#[inline]
+#[inline(never)]
 pub(crate) fn invd<E: Env + ?Sized>(env: &mut E) -> Result {
     env.note(Note::Invd);
     Err(Error::Unsupported)

@@ -104,7 +104,9 @@ impl Request {
     }
 
     /// Performs the exit and checks that the hypervisor accepted it (see [`exit_info::verify`]).
-    #[inline(always)]
+    ///
+    /// There is one copy of it for all exits.
+    #[inline(never)]
     pub(crate) fn call<E: Env + ?Sized>(
         self,
         env: &mut E,
