@@ -84,18 +84,19 @@ unsafe fn copy_page(to: *mut bindings::ghcb, from: *const bindings::ghcb) {
     }
 }
 
-/// The GHCB of the current CPU, whoever uses it. `None` before there is one.
+/// The GHCB of the current CPU, and whether somebody may be using it. `None` before there is one.
 #[inline(always)]
-pub(crate) fn current() -> Option<Ghcb> {
+pub(crate) fn current() -> Option<(Ghcb, bool)> {
     // SAFETY: As in `__sev_get_ghcb()`. `GhcbPage` has the layout of `struct ghcb`.
     unsafe {
-        let page = if bindings::sev_es_shim_ghcbs_initialized() {
-            addr_of_mut!((*runtime_data()).ghcb_page)
+        let (page, in_use) = if bindings::sev_es_shim_ghcbs_initialized() {
+            (addr_of_mut!((*runtime_data()).ghcb_page), users() != 0)
         } else {
-            bindings::boot_ghcb
+            // Its users are not counted.
+            (bindings::boot_ghcb, true)
         };
 
-        NonNull::new(page.cast::<GhcbPage>()).map(|page| Ghcb::new(page))
+        NonNull::new(page.cast::<GhcbPage>()).map(|page| (Ghcb::new(page), in_use))
     }
 }
 

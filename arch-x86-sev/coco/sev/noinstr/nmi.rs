@@ -11,6 +11,7 @@ use crate::{
     ghcb,
     proto::{
         ExitCode,
+        Ghcb,
         Request, //
     },
     vmgexit::vmgexit,
@@ -21,8 +22,8 @@ use crate::{
 /// The first thing that an NMI handler does. It must not raise #VC, so it is all VMGEXIT.
 ///
 /// From then on a further NMI can come at any time, and so this can interrupt any use of the GHCB,
-/// nested ones included. There is no taking turns: the few words that the exit overwrites are saved
-/// and restored, whether the GHCB is in use or not.
+/// nested ones included. There is no taking turns: if the GHCB is in use, the few words that the
+/// exit overwrites are saved and restored.
 ///
 /// # Safety
 ///
@@ -30,16 +31,34 @@ use crate::{
 #[export]
 #[link_section = ".noinstr.text"]
 pub(crate) unsafe extern "C" fn __sev_es_nmi_complete() {
-    let Some(ghcb) = ghcb::current() else {
-        return;
-    };
+    match ghcb::current() {
+        // Nobody can begin to use it before the exit: this is the first thing after the NMI.
+        Some((ghcb, false)) => {
+            exit(ghcb);
+            ghcb.invalidate();
+        }
+        Some((ghcb, true)) => nested(ghcb),
+        None => {}
+    }
+}
+
+/// Completes an NMI that interrupted a user of the GHCB.
+#[inline(never)]
+#[link_section = ".noinstr.text"]
+fn nested(ghcb: Ghcb) {
     let saved = ghcb.save();
+
+    exit(ghcb);
+    ghcb.restore(&saved);
+}
+
+/// Performs the exit. The hypervisor's reply has nothing of interest.
+#[inline(always)]
+fn exit(ghcb: Ghcb) {
     // SAFETY: The version was negotiated before the first GHCB was set up, and stays.
     let version = unsafe { bindings::ghcb_version };
 
-    // The hypervisor's reply has nothing of interest.
     let _ = Request::new(ghcb).commit(version, ExitCode::NmiComplete as u64, 0, 0);
     // SAFETY: The request in the GHCB is complete, and this is the address of the GHCB.
     unsafe { vmgexit(bindings::sev_es_shim_pa_nodebug(ghcb.as_ptr().cast()) as u64) };
-    ghcb.restore(&saved);
 }
