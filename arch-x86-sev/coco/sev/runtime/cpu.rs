@@ -20,6 +20,16 @@ fn cr4() -> u64 {
     value
 }
 
+/// CR3.
+#[inline]
+pub(crate) fn cr3() -> u64 {
+    let value;
+
+    // SAFETY: Reading CR3 has no side effect.
+    unsafe { asm!("mov {}, cr3", out(reg) value, options(nomem, nostack, preserves_flags)) };
+    value
+}
+
 /// Number of significant bits of a linear address.
 #[inline]
 pub(crate) fn linear_bits() -> u32 {

@@ -44,6 +44,8 @@ pub(crate) struct KernelEnv {
     caller: Option<Ghcb>,
     /// The GHCB that this handler took, if it needed one.
     guard: GhcbGuard,
+    /// The GHCB's guest-physical address; 0 if it was not asked for yet.
+    gpa: u64,
 }
 
 impl KernelEnv {
@@ -59,6 +61,7 @@ impl KernelEnv {
             regs,
             caller: None,
             guard: GhcbGuard::new(),
+            gpa: 0,
         }
     }
 
@@ -72,6 +75,7 @@ impl KernelEnv {
             regs,
             caller: Some(ghcb),
             guard: GhcbGuard::new(),
+            gpa: 0,
         }
     }
 
@@ -145,10 +149,13 @@ impl Env for KernelEnv {
     }
 
     fn ghcb_gpa(&mut self) -> u64 {
-        let page = self.ghcb().as_ptr();
+        if self.gpa == 0 {
+            let page = self.ghcb().as_ptr();
 
-        // SAFETY: Computes an address from an address of the kernel's mappings.
-        unsafe { bindings::sev_es_shim_pa_nodebug(page.cast()) as u64 }
+            // SAFETY: Computes an address from an address of the kernel's mappings.
+            self.gpa = unsafe { bindings::sev_es_shim_pa_nodebug(page.cast()) as u64 };
+        }
+        self.gpa
     }
 
     fn buffer_size(&mut self) -> usize {

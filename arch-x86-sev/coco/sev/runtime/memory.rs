@@ -7,6 +7,7 @@
 
 use kernel::bindings;
 
+use crate::cpu;
 use crate::proto::{
     Access,
     Error,
@@ -21,14 +22,16 @@ const PAGE_SIZE: u64 = 1 << bindings::PAGE_SHIFT;
 const PTE_PRESENT: u64 = 1 << bindings::_PAGE_BIT_PRESENT;
 const PTE_WRITABLE: u64 = 1 << bindings::_PAGE_BIT_RW;
 const PTE_USER: u64 = 1 << bindings::_PAGE_BIT_USER;
+/// A large page, in an entry of the second and the third level.
+const PTE_LARGE: u64 = 1 << bindings::_PAGE_BIT_PSE;
 /// Physical address in a page-table entry: bits 51:12, the C-bit among them.
 const PTE_ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
-/// The lowest address that is not user space's.
-#[inline]
-pub(crate) fn is_kernel_address(address: u64) -> bool {
-    // SAFETY: A pure function.
-    unsafe { bindings::fault_in_kernel_space(address as usize) }
+/// True for the upper half of the address space. The end of the lower half, which user space cannot
+/// use either, is never mapped.
+#[inline(always)]
+pub(crate) const fn is_kernel_address(address: u64) -> bool {
+    address >> 63 != 0
 }
 
 /// The number of bytes from `address` to the end of its page.
@@ -75,7 +78,7 @@ pub(crate) unsafe fn put(address: u64, value: u64, width: Width) -> core::result
 /// A leaf entry of the current page tables, with the permissions of all levels.
 struct Leaf {
     entry: u64,
-    writable: bool,
+    permissions: u64,
     page_size: u64,
 }
 
@@ -92,8 +95,8 @@ impl Leaf {
 
     /// True if the interrupted context may access the page.
     fn allows(&self, regs: &Regs, access: Access) -> bool {
-        let user_ok = !regs.user_mode() || self.entry & PTE_USER != 0;
-        let write_ok = access == Access::Read || self.writable;
+        let user_ok = !regs.user_mode() || self.permissions & PTE_USER != 0;
+        let write_ok = access == Access::Read || self.permissions & PTE_WRITABLE != 0;
 
         user_ok && write_ok
     }
@@ -106,37 +109,43 @@ impl Leaf {
     }
 }
 
-/// Looks up an address in the page tables that CR3 points to. `None` if nothing is present.
+/// Looks up an address in the page tables that CR3 points to, as hardware does. `None` if it is not
+/// mapped.
+#[inline(never)]
 fn lookup(address: u64) -> Option<Leaf> {
-    let mut level = 0;
-    let mut nx = false;
-    let mut writable = false;
-    // SAFETY: IRQs are off, so that the tables stay. The result is NULL or an entry in one of them.
-    let entry = unsafe {
-        let pgd = bindings::sev_es_shim_current_pgd(address as usize);
-        let entry = bindings::lookup_address_in_pgd_attr(
-            pgd,
-            address as usize,
-            &mut level,
-            &mut nx,
-            &mut writable,
-        );
+    // SAFETY: Set once, before the kernel is relocated.
+    let frame = PTE_ADDRESS & !unsafe { bindings::sme_me_mask };
+    let mut table = cpu::cr3() & frame;
+    // SAFETY: Computes the address of the table that CR3 points to.
+    let root = unsafe { bindings::sev_es_shim_current_pgd(0) } as u64;
+    let direct_map = root.wrapping_sub(table);
+    let mut permissions = PTE_WRITABLE | PTE_USER;
+    // Of the bits of the address that choose an entry.
+    let mut shift = cpu::linear_bits() - 9;
 
-        if entry.is_null() {
+    loop {
+        let index = (address >> shift) & 511;
+        // SAFETY: Interrupts are off, so that the tables stay; they are in the direct mapping.
+        let entry = unsafe {
+            (direct_map.wrapping_add(table) as *const u64)
+                .add(index as usize)
+                .read_volatile()
+        };
+
+        if entry & PTE_PRESENT == 0 {
             return None;
         }
-        entry.cast::<u64>().read_volatile()
-    };
-
-    if entry & PTE_PRESENT == 0 {
-        return None;
+        permissions &= entry;
+        if shift == bindings::PAGE_SHIFT || (entry & PTE_LARGE != 0 && shift <= bindings::PUD_SHIFT) {
+            return Some(Leaf {
+                entry,
+                permissions,
+                page_size: 1 << shift,
+            });
+        }
+        table = entry & frame;
+        shift -= 9;
     }
-    Some(Leaf {
-        entry,
-        writable: writable && entry & PTE_WRITABLE != 0,
-        // Levels: 1 is 4 KiB, each further one 512 times as much.
-        page_size: PAGE_SIZE << (9 * level.saturating_sub(1).min(3)),
-    })
 }
 
 /// The page fault for a failed access of `len` bytes at `address`: at its first byte, unless that
