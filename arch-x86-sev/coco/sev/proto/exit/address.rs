@@ -16,9 +16,13 @@ use super::super::{
         Access,
         Error,
         Fault,
-        Result, //
+        Result,
+        Width, //
     }, //
 };
+
+/// Size of the smallest page.
+pub(crate) const PAGE_SIZE: u64 = 4096;
 
 /// The offset of a memory operand in its segment.
 #[inline(always)]
@@ -59,8 +63,9 @@ pub(crate) fn linear<E: Env + ?Sized>(
     }
 
     let last = address.wrapping_add(len.wrapping_sub(1));
+    let bits = env.linear_bits();
 
-    if !is_canonical(address, env.linear_bits()) || !is_canonical(last, env.linear_bits()) {
+    if !is_canonical(address, bits) || !is_canonical(last, bits) {
         return Err(Error::Exception(match segment {
             Segment::Ss => Fault::SS,
             _ => Fault::GP,
@@ -72,6 +77,12 @@ pub(crate) fn linear<E: Env + ?Sized>(
         return Err(env.page_fault(address, access, false).into());
     }
     Ok(address)
+}
+
+/// True if an access of this width does not cross a page.
+#[inline(always)]
+pub(crate) const fn in_page(address: u64, width: Width) -> bool {
+    (address & PAGE_SIZE.wrapping_sub(1)) <= PAGE_SIZE.wrapping_sub(width.bytes())
 }
 
 /// True if all bits above the significant ones are copies of the highest of those.

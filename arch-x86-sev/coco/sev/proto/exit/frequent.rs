@@ -61,10 +61,11 @@ pub(super) fn handle<E: Env + ?Sized>(env: &mut E, code: u64, head: u64) -> Opti
     Some(result.map(|()| Step::long(2)))
 }
 
-/// The port instructions with the port in DX.
+/// The port instructions with the port in DX; the string forms with or without REP.
 #[inline(always)]
 fn port<E: Env + ?Sized>(env: &mut E, head: u64) -> Option<Result<Step>> {
-    let opcode = head as u8;
+    let rep = head as u8 == 0xf3;
+    let opcode = if rep { (head >> 8) as u8 } else { head as u8 };
     let width = if opcode & 1 == 0 {
         Width::B1
     } else {
@@ -76,14 +77,31 @@ fn port<E: Env + ?Sized>(env: &mut E, head: u64) -> Option<Result<Step>> {
         Direction::Out
     };
 
-    if !matches!(opcode, 0xec..=0xef) {
-        return None;
+    match opcode {
+        0xec..=0xef if !rep => {
+            let port = env.regs().dx as u16;
+            let result = ioio::port(env, direction, port, width, Width::B8);
+
+            Some(result.map(|()| Step::long(1)))
+        }
+        0x6c..=0x6f => {
+            let insn = Insn {
+                op: Op::Outs,
+                len: if rep { 2 } else { 1 },
+                width,
+                address_size: Width::B8,
+                segment: Segment::Ds,
+                rep,
+            };
+            let result = ioio::string(env, CodeSize::Bits64, direction, &insn);
+
+            Some(result.map(|progress| Step {
+                progress,
+                ..Step::long(insn.len)
+            }))
+        }
+        _ => None,
     }
-
-    let port = env.regs().dx as u16;
-    let result = ioio::port(env, direction, port, width, Width::B8);
-
-    Some(result.map(|()| Step::long(1)))
 }
 
 /// MOV between a 32-bit register and memory, with no prefix but REX, and no SIB byte: what

@@ -27,7 +27,10 @@ use super::{
             Width, //
         }, //
     },
-    address,
+    address::{
+        self,
+        PAGE_SIZE, //
+    },
     buffer,
     string::Strings, //
 };
@@ -188,7 +191,12 @@ impl Transfer {
         };
         let offset = self.strings.offset(env.regs(), register);
         let (lowest, count) = self.area(env, offset, count, access)?;
-        let (lowest, count) = self.accessible(env, lowest, count, access)?;
+        let (lowest, count) = if count == 1 && address::in_page(lowest, self.width) {
+            env.probe(lowest, self.width.bytes(), access)?;
+            (lowest, count)
+        } else {
+            self.accessible(env, lowest, count, access)?
+        };
         let mut done = count;
 
         // The exit between the two uses of the buffer that there are.
@@ -342,6 +350,3 @@ impl Transfer {
         count.wrapping_shl(self.width.shift())
     }
 }
-
-/// Size of the smallest page.
-const PAGE_SIZE: u64 = 4096;

@@ -32,13 +32,13 @@ use super::{
             Width, //
         }, //
     },
-    address,
+    address::{
+        self,
+        PAGE_SIZE, //
+    },
     alu,
     buffer, //
 };
-
-/// Size of the smallest page.
-const PAGE_SIZE: u64 = 4096;
 
 /// Where an MMIO operand is: one guest-physical range, or two if it crosses a page.
 #[derive(Clone, Copy)]
@@ -101,13 +101,16 @@ impl Target {
     /// Reads the operand.
     #[inline(never)]
     pub(crate) fn read<E: Env + ?Sized>(&self, env: &mut E, width: Width) -> Result<u64> {
+        if self.len == width.bytes() {
+            return read_exit(env, self.gpa, width);
+        }
+
         let mut value = 0;
         let mut done = 0;
 
         while done < width.bytes() {
             let (gpa, piece) = self.piece(done, width);
-            let reply = buffer::exit(env, ExitCode::MmioRead, gpa, piece.bytes())?;
-            let part = reply.buffer(0, piece);
+            let part = read_exit(env, gpa, piece)?;
 
             value |= part.wrapping_shl((done as u32).wrapping_mul(8));
             done = done.wrapping_add(piece.bytes());
@@ -118,28 +121,26 @@ impl Target {
     /// Writes the operand.
     #[inline(never)]
     pub(crate) fn write<E: Env + ?Sized>(&self, env: &mut E, value: u64, width: Width) -> Result {
+        if self.len == width.bytes() {
+            return write_exit(env, self.gpa, value, width);
+        }
+
         let mut done = 0;
 
         while done < width.bytes() {
             let (gpa, piece) = self.piece(done, width);
             let part = value.wrapping_shr((done as u32).wrapping_mul(8));
 
-            env.ghcb().write_buffer(0, part, piece);
-            buffer::exit(env, ExitCode::MmioWrite, gpa, piece.bytes())?;
+            write_exit(env, gpa, part, piece)?;
             done = done.wrapping_add(piece.bytes());
         }
         Ok(())
     }
 
-    /// Address and width of the part of an operand that starts after `done` bytes. If the operand
-    /// is split, that is the widest that is naturally aligned and in one page, as a bus would see
-    /// it.
+    /// Address and width of the part of a split operand that starts after `done` bytes: the widest
+    /// that is naturally aligned and in one page, as a bus would see it.
     #[inline(always)]
     fn piece(&self, done: u64, width: Width) -> (u64, Width) {
-        if self.len == width.bytes() {
-            return (self.gpa, width);
-        }
-
         let (gpa, left) = if done < self.len {
             (self.gpa.wrapping_add(done), self.len.wrapping_sub(done))
         } else {
@@ -158,6 +159,22 @@ impl Target {
 
         (gpa, piece)
     }
+}
+
+/// Reads from a guest-physical address.
+#[inline(never)]
+fn read_exit<E: Env + ?Sized>(env: &mut E, gpa: u64, width: Width) -> Result<u64> {
+    let reply = buffer::exit(env, ExitCode::MmioRead, gpa, width.bytes())?;
+
+    Ok(reply.buffer(0, width))
+}
+
+/// Writes to a guest-physical address.
+#[inline(never)]
+fn write_exit<E: Env + ?Sized>(env: &mut E, gpa: u64, value: u64, width: Width) -> Result {
+    env.ghcb().write_buffer(0, value, width);
+    buffer::exit(env, ExitCode::MmioWrite, gpa, width.bytes())?;
+    Ok(())
 }
 
 /// Emulates an instruction with a memory operand in MMIO.
