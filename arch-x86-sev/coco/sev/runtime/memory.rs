@@ -136,7 +136,9 @@ fn lookup(address: u64) -> Option<Leaf> {
             return None;
         }
         permissions &= entry;
-        if shift == bindings::PAGE_SHIFT || (entry & PTE_LARGE != 0 && shift <= bindings::PUD_SHIFT) {
+        let large = entry & PTE_LARGE != 0 && shift <= bindings::PUD_SHIFT;
+
+        if large || shift == bindings::PAGE_SHIFT {
             return Some(Leaf {
                 entry,
                 permissions,
