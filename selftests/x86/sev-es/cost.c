@@ -6,6 +6,7 @@
  * This is no test; it prints numbers, a line each: where, name, instructions.
  */
 #include <fcntl.h>
+#include <stdalign.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,7 +21,7 @@
 #define DATA_SIZE	4096
 #define RESULTS		"/sys/module/sev_es_cost/parameters/results"
 
-static _Alignas(4096) uint8_t data[DATA_SIZE];
+static alignas(4096) uint8_t data[DATA_SIZE];
 static unsigned long empty;
 
 #define LEAST(insn, ...) ({						\

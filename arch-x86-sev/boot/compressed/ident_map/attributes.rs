@@ -24,7 +24,8 @@ use super::{
 ///
 /// # Safety
 ///
-/// Called after `initialize_identity_maps()`. Nothing secret may be written to the page from here on.
+/// Called after `initialize_identity_maps()`. Nothing secret may be written to the page from here
+/// on.
 #[no_mangle]
 unsafe extern "C" fn set_page_decrypted(address: u64) -> c_int {
     // SAFETY: By the contract of the function.
@@ -39,7 +40,8 @@ unsafe extern "C" fn set_page_decrypted(address: u64) -> c_int {
 ///
 /// # Safety
 ///
-/// Called after `initialize_identity_maps()`, for a page that nobody uses to talk to the hypervisor.
+/// Called after `initialize_identity_maps()`, for a page that nobody uses to talk to the
+/// hypervisor.
 #[no_mangle]
 unsafe extern "C" fn set_page_encrypted(address: u64) -> c_int {
     // SAFETY: By the contract of the function.

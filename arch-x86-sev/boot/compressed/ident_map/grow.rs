@@ -42,8 +42,8 @@ pub(crate) fn grow<R>(
 ///
 /// # Safety
 ///
-/// Called after `initialize_identity_maps()` has begun. The range need not be memory: accessing it is
-/// another matter.
+/// Called after `initialize_identity_maps()` has begun. The range need not be memory: accessing it
+/// is another matter.
 #[no_mangle]
 pub(crate) unsafe extern "C" fn kernel_add_identity_map(start: u64, end: u64) {
     if let Err(error) = grow(|map, ram| map.map(ram, start, end)) {

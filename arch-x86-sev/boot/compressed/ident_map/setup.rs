@@ -91,11 +91,11 @@ unsafe extern "C" fn initialize_identity_maps(boot_params: *const c_void) {
     // SAFETY: Called once, and nobody else sets the map.
     unsafe { state::set(map) };
 
-    // The kernel needs the boot parameters and the command line in the identity map as well, and the
-    // decompressor may not touch all of their pages.
+    // The kernel needs the boot parameters and the command line in the identity map as well, and
+    // the decompressor may not touch all of their pages.
     //
-    // SAFETY: The map is there. `sev_prep_identity_maps()` compares memory as the old and as the new
-    // tables map it, to find a wrong C-bit; the new ones have all that is in use.
+    // SAFETY: The map is there. `sev_prep_identity_maps()` compares memory as the old and as the
+    // new tables map it, to find a wrong C-bit; the new ones have all that is in use.
     unsafe {
         let parameters = boot_params as u64;
         let command_line = c::get_cmd_line_ptr();
