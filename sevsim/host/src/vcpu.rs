@@ -74,6 +74,13 @@ pub fn run(index: usize) -> ! {
         vcpu.vmcb.control.asid = 0;
     }
     vcpu.stats.start();
+    cycle(vcpu)
+}
+
+/// Guest and host by turns. A function of its own, so that its stack is small: under TCG each page
+/// that an exit touches is looked up anew.
+#[inline(never)]
+fn cycle(vcpu: &mut Vcpu) -> ! {
     loop {
         vcpu.enter();
         vcpu.handle();
@@ -155,11 +162,26 @@ impl Vcpu {
         }
     }
 
+    /// The frequent exits by comparisons: the indirect jump, which a match over all exits becomes,
+    /// costs more than all of them under TCG.
     fn dispatch(&mut self, code: u64, info1: u64, info2: u64) {
+        if code == exit::MSR {
+            self.msr(info1 != 0);
+        } else if code == exit::VMMCALL {
+            self.vmmcall();
+        } else if code == exit::CPUID || code == exit::IOIO && !self.world.vm.options().nmi_test {
+            self.vc(code);
+        } else if code == exit::NPF {
+            self.nested_fault(info1, info2);
+        } else {
+            self.dispatch_rare(code, info1, info2);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn dispatch_rare(&mut self, code: u64, info1: u64, info2: u64) {
         match code {
-            exit::VMMCALL => self.vmmcall(),
-            exit::MSR => self.msr(info1 != 0),
-            exit::NPF => self.nested_fault(info1, info2),
             exit::NMI => {
                 // SAFETY: takes the pending NMI; the handler returns.
                 unsafe { nmi_window() };
@@ -256,6 +278,15 @@ impl Vcpu {
         match delivery::deliver(save, &world.memory, &tasks, world.cbit, code as u32) {
             Outcome::Delivered if self.stepping.mine => self.sweep_delivered(code, place),
             Outcome::Delivered => (),
+            other => self.not_delivered(code, other),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn not_delivered(&mut self, code: u64, outcome: Outcome) {
+        match outcome {
+            Outcome::Delivered => (),
             Outcome::PageFault(event) => self.inject(event),
             Outcome::DoubleFault { vector, error } => {
                 log!(
@@ -295,6 +326,8 @@ impl Vcpu {
         }
     }
 
+    #[cold]
+    #[inline(never)]
     fn shutdown(&self) -> ! {
         stop::end(
             Verdict::TripleFault,
@@ -332,15 +365,21 @@ impl Vcpu {
         let (bytes, len) = self.code_bytes();
         let found = insn::decode(&bytes[..len], self.vmcb.save.code_size());
         if found.is_none() && len == bytes.len() {
-            fatal!(
-                "vCPU {}: exit {:#x} at an unknown instruction {:02x?} {}",
-                self.index,
-                self.vmcb.control.exit_code,
-                bytes,
-                self.registers()
-            );
+            self.unknown_instruction(&bytes);
         }
         found
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn unknown_instruction(&self, bytes: &[u8]) -> ! {
+        fatal!(
+            "vCPU {}: exit {:#x} at an unknown instruction {:02x?} {}",
+            self.index,
+            self.vmcb.control.exit_code,
+            bytes,
+            self.registers()
+        )
     }
 
     /// Continues behind an instruction that the machine carried out.
@@ -394,6 +433,8 @@ impl Vcpu {
         }
     }
 
+    #[cold]
+    #[inline(never)]
     fn stop(&self, why: Stop) -> ! {
         let vcpu = self.index;
         match why {
@@ -431,20 +472,26 @@ impl Vcpu {
             }
         }
         if inner {
-            // Nothing that a #VC could mend: hardware exits to a host that has no way out.
-            log!(
-                "vCPU {}: fetch or page walk at {info2:#x}, which is no memory, info1={info1:#x} {}",
-                self.index,
-                self.registers()
-            );
-            stop::end(
-                Verdict::TripleFault,
-                format_args!(
-                    "shutdown vcpu={} rip={:#x} walked={info2:#x}",
-                    self.index, self.vmcb.save.rip
-                ),
-            );
+            self.walked_nowhere(info1, info2);
         }
         self.vc(exit::NPF);
+    }
+
+    /// Nothing that a #VC could mend: hardware exits to a host that has no way out.
+    #[cold]
+    #[inline(never)]
+    fn walked_nowhere(&self, info1: u64, info2: u64) -> ! {
+        log!(
+            "vCPU {}: fetch or page walk at {info2:#x}, which is no memory, info1={info1:#x} {}",
+            self.index,
+            self.registers()
+        );
+        stop::end(
+            Verdict::TripleFault,
+            format_args!(
+                "shutdown vcpu={} rip={:#x} walked={info2:#x}",
+                self.index, self.vmcb.save.rip
+            ),
+        )
     }
 }

@@ -16,10 +16,10 @@ use crate::platform;
 use crate::platform::Host;
 use crate::vcpu;
 
-/// The shared state, set once before any guest code runs.
+/// The shared state, set once before any guest code runs. What each exit reads comes first, so that
+/// it shares a page.
+#[repr(C)]
 pub struct World {
-    /// The untrusted host's half.
-    pub vm: Vm<Host>,
     /// The machine's view of guest memory.
     pub memory: Memory,
     /// Mask of the C-bit.
@@ -36,6 +36,8 @@ pub struct World {
     pub reset_vector: Option<ResetVector>,
     /// How the guest was launched without firmware.
     pub direct: Option<Plan>,
+    /// The untrusted host's half.
+    pub vm: Vm<Host>,
 }
 
 static WORLD: Once<World> = Once::new();
@@ -62,6 +64,36 @@ impl World {
     }
 }
 
+/// Copies `len` bytes of memory that may change meanwhile. Small ones without a call: descriptors,
+/// instructions and the frame of #VC are copied at each exit.
+///
+/// # Safety
+/// As for `copy_nonoverlapping`, except that others may write to either range.
+#[inline(always)]
+unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
+    if len > 64 {
+        // SAFETY: by the caller.
+        return unsafe { core::ptr::copy_nonoverlapping(from, to, len) };
+    }
+    let mut at = 0;
+    while at + 8 <= len {
+        // SAFETY: within the ranges.
+        unsafe {
+            let quad = from.add(at).cast::<u64>().read_unaligned();
+            // Volatile, or the compiler makes a call of the loop.
+            to.add(at)
+                .cast::<[u8; 8]>()
+                .write_volatile(quad.to_ne_bytes());
+        }
+        at += 8;
+    }
+    while at < len {
+        // SAFETY: as above.
+        unsafe { to.add(at).write_volatile(from.add(at).read()) };
+        at += 1;
+    }
+}
+
 /// Guest memory as the processor reaches it.
 pub struct Memory {
     /// The guest's address space.
@@ -70,6 +102,7 @@ pub struct Memory {
 
 impl Memory {
     /// Host memory behind a guest-physical address, and whether it may be written.
+    #[inline(always)]
     fn resolve(&self, gpa: u64, backing: Backing) -> Result<(*mut u8, bool), NotMemory> {
         match (self.layout.place(gpa), backing) {
             (Place::Ram { private }, Backing::Private) => Ok((direct(private), true)),
@@ -84,11 +117,12 @@ impl Memory {
 }
 
 impl GuestMemory for Memory {
+    #[inline(always)]
     fn read(&self, gpa: u64, backing: Backing, buf: &mut [u8]) -> Result<(), NotMemory> {
         let (at, _) = self.resolve(gpa, backing)?;
         // SAFETY: guest RAM; callers stay within a page. Other vCPUs may write it meanwhile, the
         // bytes read are then as undefined as on hardware, and nothing depends on them twice.
-        unsafe { core::ptr::copy_nonoverlapping(at, buf.as_mut_ptr(), buf.len()) }
+        unsafe { copy(at, buf.as_mut_ptr(), buf.len()) }
         Ok(())
     }
 
@@ -96,7 +130,7 @@ impl GuestMemory for Memory {
         let (at, writable) = self.resolve(gpa, backing)?;
         if writable {
             // SAFETY: as above.
-            unsafe { core::ptr::copy_nonoverlapping(buf.as_ptr(), at, buf.len()) }
+            unsafe { copy(buf.as_ptr(), at, buf.len()) }
         }
         Ok(())
     }

@@ -79,21 +79,22 @@ impl fmt::Display for SetupError {
 /// How many complaints about one vCPU's requests are logged: a guest must not flood the log.
 const MAX_COMPLAINTS: u64 = 16;
 
-/// One VM.
+/// One VM. What each exit reads comes first, so that it shares a page.
+#[repr(C)]
 pub struct Vm<P: Platform> {
     platform: P,
     options: Options,
-    lies: Lies,
     ram: Ram,
+    power: Power,
+    pci_ports: PciPorts,
+    storm: Storm,
+    lies: Lies,
+    vcpus: [Vcpu; MAX_VCPUS],
     clock: Clock,
     ap_jump_table: Word,
-    vcpus: [Vcpu; MAX_VCPUS],
     cmos: Cmos,
-    fw_cfg: FwCfg,
     ioapic: IoApic,
-    pci_ports: PciPorts,
-    power: Power,
-    storm: Storm,
+    fw_cfg: FwCfg,
 }
 
 impl<P: Platform> Vm<P> {
@@ -220,9 +221,14 @@ impl<P: Platform> Vm<P> {
 
     /// Raises the NMIs of the storm that are due. Ask at each exit of a vCPU, on its own CPU.
     pub fn storm(&self, vcpu: usize) {
-        if !self.storm.on() {
-            return;
+        if self.storm.on() {
+            self.storm_now(vcpu);
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn storm_now(&self, vcpu: usize) {
         let now = self.platform.tsc();
         for target in self.vcpus() {
             let count = self.storm.due(target.index, now, self.platform.tsc_khz());

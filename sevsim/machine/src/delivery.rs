@@ -318,6 +318,8 @@ fn finish(save: &mut Save, target: Target, rip: u64, rsp: u64, interrupt_gate: b
     save.rflags = enter_flags(save.rflags, interrupt_gate);
 }
 
+#[cold]
+#[inline(never)]
 fn protected_mode<M: GuestMemory, T: Tasks>(
     save: &mut Save,
     linear: &Linear<'_, M>,
@@ -389,6 +391,8 @@ fn protected_mode<M: GuestMemory, T: Tasks>(
 }
 
 /// SS and ESP of an inner privilege level, from a 32-bit TSS.
+#[cold]
+#[inline(never)]
 fn inner_stack<M: GuestMemory, T: Tasks>(
     save: &Save,
     linear: &Linear<'_, M>,
@@ -454,6 +458,8 @@ impl Frame {
 }
 
 /// Real mode: the interrupt vector table, and no error code.
+#[cold]
+#[inline(never)]
 fn real_mode<M: GuestMemory>(save: &mut Save, linear: &Linear<'_, M>) -> Result<(), Stop> {
     let offset = u64::from(VECTOR) * 4;
     if offset + 3 > u64::from(save.idtr.limit) {

@@ -80,7 +80,19 @@ pub enum Insn {
 }
 
 /// Decodes the instruction at the start of `bytes` (up to 15). Returns it with its length.
+#[inline(always)]
 pub fn decode(bytes: &[u8], size: CodeSize) -> Option<(Insn, usize)> {
+    // The three that nearly all exits are about, without prefixes of no effect.
+    match bytes {
+        [0x0f, 0x30, ..] => Some((Insn::WriteMsr, 2)),
+        [0x0f, 0x32, ..] => Some((Insn::ReadMsr, 2)),
+        [0xf3, 0x0f, 0x01, 0xd9, ..] => Some((Insn::Vmgexit, 4)),
+        _ => decode_any(bytes, size),
+    }
+}
+
+#[inline(never)]
+fn decode_any(bytes: &[u8], size: CodeSize) -> Option<(Insn, usize)> {
     let long = size == CodeSize::Bits64;
     let mut at = 0;
     let mut rep = false;

@@ -49,6 +49,7 @@ pub struct Layout {
 
 impl Layout {
     /// What lies at a guest-physical address without C-bit.
+    #[inline(always)]
     pub fn place(&self, gpa: u64) -> Place {
         let flash = FOUR_GIB - self.flash;
         if gpa < self.low {
@@ -72,6 +73,7 @@ impl Layout {
     }
 
     /// Whether `bytes` bytes from `gpa` are RAM, all in the same run.
+    #[inline(always)]
     pub fn is_ram(&self, gpa: u64, bytes: u64) -> bool {
         let Some(end) = gpa.checked_add(bytes) else {
             return false;

@@ -20,7 +20,19 @@ pub struct Linear<'a, M> {
 
 impl<M: GuestMemory> Linear<'_, M> {
     /// Reads bytes; a fault leaves `buf` partly filled.
+    #[inline(always)]
     pub fn read(&self, address: u64, buf: &mut [u8], want: Want, who: Who) -> Result<(), Fault> {
+        if (address & 0xfff) as usize + buf.len() <= 4096 {
+            let at = walk(self.memory, &self.paging, address, want, who)?;
+            self.memory.read(at.gpa, at.backing, buf)?;
+            return Ok(());
+        }
+        self.read_pages(address, buf, want, who)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn read_pages(&self, address: u64, buf: &mut [u8], want: Want, who: Who) -> Result<(), Fault> {
         let mut address = address;
         let mut rest = buf;
         while !rest.is_empty() {
@@ -35,6 +47,7 @@ impl<M: GuestMemory> Linear<'_, M> {
     }
 
     /// Reads a little-endian number of the processor's own structures.
+    #[inline(always)]
     pub fn read_implicit<const N: usize>(&self, address: u64) -> Result<[u8; N], Fault> {
         let mut buf = [0; N];
         self.read(address, &mut buf, Want::Read, Who::Implicit)?;

@@ -152,6 +152,7 @@ pub fn canonical(address: u64) -> bool {
 }
 
 /// Translates a linear address and sets accessed and dirty bits as the processor does.
+#[inline(never)]
 pub fn walk<M: GuestMemory>(
     memory: &M,
     paging: &Paging,
@@ -176,12 +177,7 @@ pub fn walk<M: GuestMemory>(
         let leaf = if long {
             descend(memory, paging, paging.cr3, 4, address, want, who)?
         } else if paging.cr4 & bits::CR4_PAE != 0 {
-            let table = paging.cr3 & 0xffff_ffe0;
-            let pdpte = memory.entry(table + ((address >> 27) & 0x18), 8)?;
-            if pdpte & PRESENT == 0 {
-                return Err(fault(paging, address, want, who, 0));
-            }
-            descend(memory, paging, pdpte, 2, address, want, who)?
+            pae(memory, paging, address, want, who)?
         } else {
             legacy(memory, paging, address, want, who)?
         };
@@ -189,7 +185,7 @@ pub fn walk<M: GuestMemory>(
         let set = ACCESSED | if want == Want::Write { DIRTY } else { 0 };
         let old = leaf.entry as u32;
         let new = old | set as u32;
-        if old != new && !memory.set_entry(leaf.entry_gpa, old, new) {
+        if old != new && !set_entry(memory, leaf.entry_gpa, old, new) {
             continue;
         }
         let backing = if !paging.cbit_active() || leaf.entry & paging.cbit != 0 {
@@ -204,6 +200,7 @@ pub fn walk<M: GuestMemory>(
     }
 }
 
+#[cold]
 fn fault(paging: &Paging, address: u64, want: Want, who: Who, code: u32) -> Fault {
     let mut code = code;
     if want == Want::Write {
@@ -219,7 +216,18 @@ fn fault(paging: &Paging, address: u64, want: Want, who: Who, code: u32) -> Faul
     Fault::Page { code, address }
 }
 
+/// Sets A and D bits: once for each entry, so out of the way.
+#[cold]
+#[inline(never)]
+fn set_entry<M: GuestMemory>(memory: &M, gpa: u64, old: u32, new: u32) -> bool {
+    memory.set_entry(gpa, old, new)
+}
+
 /// Walks tables of 8-byte entries from `level` (4: PML4, 2: page directory) to the leaf.
+///
+/// Inline: the walk is the hottest code of an exit, and under TCG each return is a search for the
+/// code to continue with.
+#[inline(always)]
 fn descend<M: GuestMemory>(
     memory: &M,
     paging: &Paging,
@@ -262,7 +270,7 @@ fn descend<M: GuestMemory>(
             });
         }
         let old = entry as u32;
-        if entry & ACCESSED == 0 && !memory.set_entry(entry_gpa, old, old | ACCESSED as u32) {
+        if entry & ACCESSED == 0 && !set_entry(memory, entry_gpa, old, old | ACCESSED as u32) {
             continue;
         }
         table = entry & address_bits;
@@ -270,7 +278,27 @@ fn descend<M: GuestMemory>(
     }
 }
 
+/// Walks the three levels of 32-bit PAE paging.
+#[cold]
+#[inline(never)]
+fn pae<M: GuestMemory>(
+    memory: &M,
+    paging: &Paging,
+    address: u64,
+    want: Want,
+    who: Who,
+) -> Result<Leaf, Fault> {
+    let table = paging.cr3 & 0xffff_ffe0;
+    let pdpte = memory.entry(table + ((address >> 27) & 0x18), 8)?;
+    if pdpte & PRESENT == 0 {
+        return Err(fault(paging, address, want, who, 0));
+    }
+    descend(memory, paging, pdpte, 2, address, want, who)
+}
+
 /// Walks the two levels of 32-bit paging without PAE.
+#[cold]
+#[inline(never)]
 fn legacy<M: GuestMemory>(
     memory: &M,
     paging: &Paging,
@@ -316,27 +344,27 @@ fn legacy<M: GuestMemory>(
     })
 }
 
+/// Without a match over the kinds of access, which becomes an indirect jump.
+#[inline(always)]
 fn check(p: &Paging, leaf: &Leaf, address: u64, want: Want, who: Who) -> Result<(), Fault> {
-    let allowed = match (who, want) {
-        (Who::User, Want::Read) => leaf.user,
-        (Who::User, Want::Write) => leaf.user && leaf.writable,
-        (Who::User, Want::Fetch) => leaf.user && !leaf.no_execute,
-        (_, Want::Fetch) => {
-            let smep = leaf.user && p.cr4 & bits::CR4_SMEP != 0;
-            !(leaf.no_execute || smep)
-        }
-        (_, want) => {
-            let lifted = p.ac && who == Who::Supervisor;
-            let smap = leaf.user && p.cr4 & bits::CR4_SMAP != 0 && !lifted;
-            let protected = want == Want::Write && !leaf.writable && p.cr0 & bits::CR0_WP != 0;
-            !smap && !protected
-        }
-    };
-    if allowed {
-        Ok(())
+    let (write, fetch) = (want == Want::Write, want == Want::Fetch);
+    let user = who == Who::User;
+    let lifted = p.ac && who == Who::Supervisor;
+    let guard = if fetch {
+        bits::CR4_SMEP
     } else {
-        Err(fault(p, address, want, who, 1))
+        bits::CR4_SMAP
+    };
+    let denied = if user {
+        !leaf.user
+    } else {
+        leaf.user && p.cr4 & guard != 0 && (fetch || !lifted)
+    };
+    let protected = write && !leaf.writable && (user || p.cr0 & bits::CR0_WP != 0);
+    if denied || protected || fetch && leaf.no_execute {
+        return Err(fault(p, address, want, who, 1));
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -147,6 +147,8 @@ impl Vcpu {
         }
     }
 
+    #[cold]
+    #[inline(never)]
     fn forget_aliases(&mut self) {
         if self.tables.private_aliases != 0 {
             self.tables.forget(&mut pages::Tables);
@@ -155,6 +157,8 @@ impl Vcpu {
     }
 
     /// Carries out a write of CR0 or CR4, or INVLPG. The entry that follows flushes the TLB.
+    #[cold]
+    #[inline(never)]
     pub fn control_register(&mut self) {
         let Some((insn, len)) = self.instruction() else {
             return;

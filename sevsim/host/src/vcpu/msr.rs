@@ -62,6 +62,8 @@ impl Vcpu {
         }
     }
 
+    #[cold]
+    #[inline(never)]
     fn write_efer(&mut self, value: u64) {
         let Some((_, len)) = self.instruction() else {
             return;

@@ -75,6 +75,8 @@ pub struct Vcpu {
 
 impl Vcpu {
     /// Makes the vCPU of this CPU in its reset state, in memory of its own that is never freed.
+    #[cold]
+    #[inline(never)]
     pub fn new(index: usize, world: &'static World) -> *mut Self {
         assert!(index < MAX_VCPUS);
         let options = world.vm.options();

@@ -81,11 +81,9 @@ fn nonzero<'a>(
         .filter(|(_, count)| *count != 0)
 }
 
-/// Counters of one vCPU, written by the CPU that runs it.
+/// Counters of one vCPU, written by the CPU that runs it. What each exit counts is on one page.
+#[repr(C, align(4096))]
 pub struct Stats {
-    codes: [Counter; CODES],
-    nested_faults: Counter,
-    stages: [StageStats; STAGES],
     fused: Counter,
     since: Counter,
     next_beat: Counter,
@@ -93,6 +91,9 @@ pub struct Stats {
     guest: Counter,
     host: Counter,
     switch_cost: Counter,
+    nested_faults: Counter,
+    codes: [Counter; CODES],
+    stages: [StageStats; STAGES],
 }
 
 static STATS: [Stats; MAX_VCPUS] = [const { Stats::new() }; MAX_VCPUS];
@@ -137,10 +138,16 @@ impl Stats {
             .add(now - self.since.get() - self.switch_cost.get());
         self.since.set(now);
         if now >= self.next_beat.get() {
-            self.next_beat.set(now + HEARTBEAT);
-            log!("alive exits={}", self.since_beat.get());
-            self.since_beat.set(0);
+            self.beat(now);
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn beat(&self, now: u64) {
+        self.next_beat.set(now + HEARTBEAT);
+        log!("alive exits={}", self.since_beat.get());
+        self.since_beat.set(0);
     }
 
     /// TSC cycles that the guest ran.

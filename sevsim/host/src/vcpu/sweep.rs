@@ -80,6 +80,8 @@ impl Vcpu {
     }
 
     /// An access to the test port; false if it is none.
+    #[cold]
+    #[inline(never)]
     pub fn test_port(&mut self, info1: u64, next_rip: u64) -> bool {
         let offset = (info1 >> 16).wrapping_sub(PORT);
         if !self.world.vm.options().nmi_test || info1 & IOIO_STRING != 0 || info1 & IOIO_32 == 0 {
@@ -139,11 +141,15 @@ impl Vcpu {
     }
 
     /// #VC `code` has been delivered; the guest was at `place`.
+    #[cold]
+    #[inline(never)]
     pub fn sweep_delivered(&mut self, code: u64, place: Place) {
         SWEEP.lock().delivered(code as u32, place);
     }
 
     /// Before an entry: whether it is time for an NMI.
+    #[cold]
+    #[inline(never)]
     pub fn sweep_nmi(&mut self) {
         let vm = &self.world.vm;
         if self.pending.is_some() || self.stepping.iret.is_some() {
@@ -156,6 +162,8 @@ impl Vcpu {
     }
 
     /// Delivers an NMI whose handler is to be stepped; false if it has to be injected.
+    #[cold]
+    #[inline(never)]
     pub fn sweep_deliver_nmi(&mut self) -> bool {
         let place = self.place();
         if !SWEEP.lock().wants(sweep::NMI, &place) {
@@ -177,6 +185,8 @@ impl Vcpu {
     }
 
     /// Right before an entry: sets the intercepts and the trap flag.
+    #[cold]
+    #[inline(never)]
     pub fn sweep_enter(&mut self) {
         let place = self.place();
         let mut sweep = SWEEP.lock();
@@ -223,6 +233,8 @@ impl Vcpu {
     }
 
     /// Right after an exit: takes the trap flag away. True if the exit was for the step alone.
+    #[cold]
+    #[inline(never)]
     pub fn sweep_exit(&mut self, code: u64) -> bool {
         let Some(step) = self.stepping.step.take() else {
             return false;
@@ -253,6 +265,8 @@ impl Vcpu {
 
     /// After an exit has been handled: an instruction that sevsim carried out, and a #VC that it
     /// delivered, are steps as well.
+    #[cold]
+    #[inline(never)]
     pub fn sweep_handled(&mut self) {
         let place = self.place();
         let mut sweep = SWEEP.lock();
@@ -275,6 +289,8 @@ impl Vcpu {
     }
 
     /// IRET while away: it is executed by a step, and may lead back to where the steps go on.
+    #[cold]
+    #[inline(never)]
     pub fn iret(&mut self) {
         let linear = Linear {
             memory: &self.world.memory,

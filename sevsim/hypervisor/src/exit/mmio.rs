@@ -13,6 +13,7 @@ use crate::vm::Vm;
 const MAX_LEN: u64 = 0x7f0;
 
 impl<P: Platform> Vm<P> {
+    #[inline(never)]
     pub(crate) fn exit_mmio_read(&self, vcpu: &Vcpu, ghcb: &Ghcb<'_, P>) -> Result<Answer, Fault> {
         let Some(scratch) = self.mmio_scratch(ghcb).map_err(Fault::Bad)? else {
             return Ok(Answer::DONE);
@@ -36,6 +37,7 @@ impl<P: Platform> Vm<P> {
         Ok(Answer::DONE)
     }
 
+    #[inline(never)]
     pub(crate) fn exit_mmio_write(&self, vcpu: &Vcpu, ghcb: &Ghcb<'_, P>) -> Result<Answer, Fault> {
         let Some(scratch) = self.mmio_scratch(ghcb).map_err(Fault::Bad)? else {
             return Ok(Answer::DONE);

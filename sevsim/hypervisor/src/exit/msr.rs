@@ -319,6 +319,7 @@ fn variable_valid(msr: u32, value: u64) -> bool {
 }
 
 impl<P: Platform> Vm<P> {
+    #[inline(never)]
     pub(crate) fn exit_msr(&self, vcpu: &Vcpu, ghcb: &mut Ghcb<'_, P>) -> Result<Answer, Fault> {
         let msr = ghcb.field(RCX) as u32;
         let result = match ghcb.info1 {
