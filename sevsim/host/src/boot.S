@@ -151,16 +151,14 @@ no_la57:	.asciz "sevsim: event fatal text=the CPU has no LA57: add +la57 to -cpu
 .section .boot.tables, "aw"
 .balign 4096
 /*
- * Few tables, because each page of them costs after each exit: the direct map (slot 256) and the
- * image (slot 511) share one PML4 and one page-directory-pointer table of 1 GiB pages, whose slot
- * 510 is the image. The identity map (slot 0) serves the switch to long mode only.
+ * For the start: the direct map and the image (slot 511) share one PML4 and one page-directory-
+ * pointer table of 1 GiB pages, whose slot 510 is the image. The identity map (slot 0) serves the
+ * switch to long mode only. memory.rs replaces all this by a single table.
  */
 .globl boot_pml5
 boot_pml5:
 	.quad	boot_pml4 - IMAGE_VMA + 0x23
-	.fill	255, 8, 0
-	.quad	boot_pml4 - IMAGE_VMA + 0x23
-	.fill	254, 8, 0
+	.fill	510, 8, 0
 	.quad	boot_pml4 - IMAGE_VMA + 0x23
 .globl boot_pml4
 boot_pml4:

@@ -5,14 +5,24 @@ use core::arch::asm;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering;
 
-/// Where the direct map starts (slot 256 of the root).
-const DIRECT: u64 = 0xff00_0000_0000_0000;
+use spin::Mutex;
+
+/// Where the direct map starts (slot 511 of the root, and slot 511 of the table that it names).
+const DIRECT: u64 = 0xffff_ff80_0000_0000;
 /// What one page-directory-pointer table maps.
 const SLOT: u64 = 1 << 39;
-/// Physical memory that boot.S maps: the first slot, but for the two entries around the image.
-const DIRECT_LIMIT: u64 = 510 << 30;
-/// Entry of the image in boot.S's table.
+/// Entries of the direct map, 1 GiB each.
+const DIRECT_ENTRIES: usize = 256;
+/// Physical memory that the direct map reaches.
+const DIRECT_LIMIT: u64 = (DIRECT_ENTRIES as u64) << 30;
+/// Where devices beyond the direct map are mapped: slot 256 of the root.
+const DEVICES: u64 = 0xff00_0000_0000_0000;
+/// That slot.
+const DEVICES_ENTRY: usize = 256;
+/// Entry of the image.
 const IMAGE_ENTRY: usize = 510;
+/// Entry by which the table is its own child.
+const SELF_ENTRY: usize = 511;
 /// Present, writable, accessed, dirty, large.
 const LEAF: u64 = 0xe3;
 /// Present, writable, accessed.
@@ -28,8 +38,6 @@ extern "C" {
     static image_start: u8;
     static image_end: u8;
     static mut boot_pml5: [u64; 512];
-    static mut boot_pml4: [u64; 512];
-    static mut boot_pdpt: [u64; 512];
     static mut boot_pd_image: [u64; 512];
 }
 
@@ -56,10 +64,9 @@ pub fn reachable(pa: u64) -> bool {
     pa < DIRECT_LIMIT
 }
 
-/// Whether [`map_device`] can map `pa`: below 256 TiB, and not where the image is mapped.
+/// Whether [`map_device`] can map `pa`: below 256 TiB.
 pub fn mappable(pa: u64) -> bool {
-    let image = pa >> 39 == 0;
-    pa >> 48 == 0 && !image && pa >> 39 != 0x1ff
+    pa >> 48 == 0
 }
 
 /// Bytes of the image.
@@ -100,25 +107,12 @@ pub fn image_target(start: u64) -> u64 {
 #[inline(never)]
 pub fn relocate(target: u64) -> u64 {
     let source = IMAGE_PA.load(Ordering::Relaxed);
-    let delta = target.wrapping_sub(source);
     // Statics change from here on in the copy only, so the address comes first.
     IMAGE_PA.store(target, Ordering::Relaxed);
     copy(source, target, image_len());
     let in_copy = |table: *const u64| direct(image_pa(table)).cast::<u64>();
     // SAFETY: these are the page tables of the copy, which no CPU uses yet.
     unsafe {
-        let pml5 = in_copy((&raw const boot_pml5).cast());
-        let pml4 = in_copy((&raw const boot_pml4).cast());
-        for table in [pml5, pml4] {
-            for index in 0..512 {
-                let entry = table.add(index);
-                if *entry & 1 != 0 {
-                    *entry = (*entry).wrapping_add(delta);
-                }
-            }
-        }
-        // The identity map was for the switch to long mode only.
-        *pml5 = 0;
         let image = if target % HUGE == LARGE {
             (target - LARGE) | LEAF
         } else {
@@ -128,34 +122,59 @@ pub fn relocate(target: u64) -> u64 {
             }
             image_pa(&raw const boot_pd_image) | TABLE
         };
-        *in_copy((&raw const boot_pdpt).cast()).add(IMAGE_ENTRY) = image;
         let cr3 = image_pa(&raw const boot_pml5);
+        fill_table(in_copy((&raw const boot_pml5).cast()), cr3, image);
         asm!("mov cr3, {}", in(reg) cr3, options(nostack));
         cr3
     }
 }
 
-/// Maps the 512 GiB around a device's address that is [`mappable`].
-pub fn map_device(pa: u64, new_table: impl FnOnce() -> u64) {
-    // The direct map's slots of the root: 256 TiB each, and 512 GiB below.
-    let slot = (pa >> 39) as usize & 0x1ff;
-    assert!(
-        slot != 0,
-        "device at {pa:#x} is where the direct map has the image"
-    );
-    let base = pa & !(SLOT - 1);
+/// Makes the one table that maps all of the host. It is its own child, and so serves as table of
+/// level 5 and 4, by its last entry, and as the page-directory-pointer table of 1 GiB pages: each
+/// table is another page that QEMU looks up after each exit. The leaves are no valid entries of
+/// the upper levels; nothing uses those addresses.
+///
+/// # Safety
+/// `table` is a page for it, at the physical address `pa`.
+unsafe fn fill_table(table: *mut u64, pa: u64, image: u64) {
+    for index in 0..512 {
+        let entry = match index {
+            IMAGE_ENTRY => image,
+            SELF_ENTRY => pa | TABLE,
+            _ if index < DIRECT_ENTRIES => ((index as u64) << 30) | LEAF,
+            _ => 0,
+        };
+        // SAFETY: by the caller.
+        unsafe { *table.add(index) = entry };
+    }
+}
+
+/// Pointer to a device's register that the direct map does not reach but [`mappable`] names; maps
+/// the 512 GiB around it.
+pub fn map_device(pa: u64, new_table: impl Fn() -> u64) -> *mut u8 {
+    static MAPPING: Mutex<()> = Mutex::new(());
+    let _mapping = MAPPING.lock();
+    let at = (DEVICES + pa) as *mut u8;
     // SAFETY: an entry that was absent becomes present; no translation changes.
     unsafe {
-        let entry = &raw mut boot_pml4[slot];
-        if *entry & 1 != 0 {
-            return;
+        let root = &raw mut boot_pml5[DEVICES_ENTRY];
+        if *root & 1 == 0 {
+            *root = new_table() | TABLE;
         }
+        let entry = direct(*root & ADDRESS)
+            .cast::<u64>()
+            .add((pa >> 39) as usize);
+        if *entry & 1 != 0 {
+            return at;
+        }
+        let base = pa & !(SLOT - 1);
         let table = new_table();
         let pages = direct(table).cast::<u64>();
         for index in 0..512 {
             // 1 GiB pages, present, writable, not cached.
             *pages.add(index) = (base + ((index as u64) << 30)) | 0xfb;
         }
-        *entry = table & ADDRESS | 0x23;
+        *entry = table | TABLE;
     }
+    at
 }

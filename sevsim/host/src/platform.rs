@@ -63,16 +63,14 @@ pub fn take_kick(vcpu: usize) -> bool {
 
 /// A device's register; `None` for addresses that the host cannot map, where QEMU has no device.
 fn device(pa: u64) -> Option<*mut u8> {
-    if !memory::reachable(pa) {
-        if !memory::mappable(pa) {
-            return None;
-        }
-        memory::map_device(pa, || match pages::Tables.alloc() {
-            Some(page) => page,
-            None => crate::fatal!("no page for the map of a device at {pa:#x}"),
-        });
+    if memory::reachable(pa) {
+        return Some(direct(pa));
     }
-    Some(direct(pa))
+    let new_table = || match pages::Tables.alloc() {
+        Some(page) => page,
+        None => crate::fatal!("no page for the map of a device at {pa:#x}"),
+    };
+    memory::mappable(pa).then(|| memory::map_device(pa, new_table))
 }
 
 impl Platform for Host {
