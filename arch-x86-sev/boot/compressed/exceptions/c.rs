@@ -37,7 +37,7 @@ extern "C" {
     // cpuflags.c: executes CPUID when called first.
     pub(crate) fn has_cpuflag(flag: i32) -> bool;
 
-    // ident_map_64.c: 0, or an error. They flush the caches and the TLB, and tell the hypervisor of
+    // ident_map/: 0, or an error. They flush the caches and the TLB, and tell the hypervisor of
     // a SEV-SNP guest.
     pub(crate) fn set_page_decrypted(address: usize) -> i32;
     pub(crate) fn set_page_encrypted(address: usize) -> i32;
