@@ -226,8 +226,8 @@ pub(crate) trait Env {
         (done, Ok(()))
     }
 
-    /// Checks, before the exit of a string instruction, `len` bytes at `address`, which do not cross
-    /// a page.
+    /// Checks, before the exit of a string instruction, `len` bytes at `address`, which do not
+    /// cross a page.
     ///
     /// If they are known to be a device's, they are refused: the access would raise a #VC of its
     /// own, while the GHCB is in use. For a write, they must be writable: input is taken from a

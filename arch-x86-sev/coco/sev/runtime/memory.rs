@@ -189,8 +189,8 @@ pub(crate) fn page_fault(regs: &Regs, address: u64, access: Access, present: boo
     Fault::page(address, code).into()
 }
 
-/// Refuses a page that is there and is not memory; for a write also one that the interrupted context
-/// cannot write to.
+/// Refuses a page that is there and is not memory; for a write also one that the interrupted
+/// context cannot write to.
 pub(crate) fn probe(regs: &Regs, address: u64, access: Access) -> Result {
     let leaf = lookup(address);
 
