@@ -129,14 +129,16 @@ pub(crate) unsafe extern "C" fn sev_es_shutdown_ghcb() {
             );
         }
 
-        // The caches are flushed as well: the kernel will use the memory with the other encryption
-        // attribute.
-        if c::set_page_encrypted(page() as usize) != 0 {
-            fatal(c"Can't map GHCB page encrypted", Termination::General);
-        }
+        // Before the page is private memory: SEV-SNP makes it that through the GHCB if there is
+        // one, and by the MSR protocol if there is none. From here on nothing can be printed.
         boot_ghcb = null_mut();
         CLOSED = true;
-        if c::set_page_non_present(page() as usize) != 0 {
+
+        // The caches are flushed as well: the kernel will use the memory with the other encryption
+        // attribute.
+        if c::set_page_encrypted(page() as usize) != 0
+            || c::set_page_non_present(page() as usize) != 0
+        {
             terminate(Termination::General);
         }
     }

@@ -21,6 +21,12 @@ unsafe impl Sync for Begun {}
 
 static BEGUN: Begun = Begun(Cell::new(false));
 
+/// Prints a text if there is a console.
+pub(crate) fn print(text: &CStr) {
+    // SAFETY: The text ends with a NUL. If printing raises #VC, its handler is in the IDT.
+    unsafe { c::__putstr(text.to_bytes_with_nul().as_ptr().cast()) };
+}
+
 /// A message that ends the boot: what is wrong, then values by name.
 ///
 /// The console may be what does not work: it may need a page that faults, or a GHCB that is gone.
@@ -34,25 +40,21 @@ impl Report {
         if BEGUN.0.replace(true) {
             terminate();
         }
-        // SAFETY: A string for a function that prints it.
-        unsafe { c::__putstr(what.as_ptr()) };
+        print(what);
         Report(())
     }
 
     /// Adds a value. `name` ends in what is to be before the hexadecimal digits.
     pub(crate) fn value(self, name: &CStr, value: u64) -> Report {
-        // SAFETY: A string and a number for functions that print them.
-        unsafe {
-            c::__putstr(name.as_ptr());
-            c::__puthex(value);
-        }
+        print(name);
+        // SAFETY: Prints a number. If that raises #VC, its handler is in the IDT.
+        unsafe { c::__puthex(value) };
         self
     }
 
     /// Ends the boot.
     pub(crate) fn stop(self) -> ! {
-        // SAFETY: A string for a function that prints it.
-        unsafe { c::__putstr(c"\n\n\nStopping.\n\n\n -- System halted".as_ptr()) };
+        print(c"\n\n\nStopping.\n\n\n -- System halted");
         terminate()
     }
 }

@@ -3,7 +3,6 @@
 //! Adding to the identity map.
 
 use super::{
-    c,
     fatal::{
         self,
         Report, //
@@ -31,8 +30,7 @@ pub(crate) fn grow<R>(
     });
 
     if cfg!(CONFIG_X86_VERBOSE_BOOTUP) && before >= SPARE_TABLES && left < SPARE_TABLES {
-        // SAFETY: A string for a function that prints it.
-        unsafe { c::__putstr(c"Page tables running low, need to raise BOOT_PGT_SIZE?\n".as_ptr()) };
+        fatal::print(c"Page tables running low, need to raise BOOT_PGT_SIZE?\n");
     }
     result
 }
