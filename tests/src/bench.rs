@@ -2,8 +2,7 @@
 //! The table: C and Rust side by side, from the same run on the same machine.
 //!
 //! Counted, not timed, wherever possible: size of text, exits and VMGEXITs of one boot with one
-//! vCPU. Times are given only as a ratio of paired boots, with and without sevsim, one right after
-//! the other, so that a busy machine slows down both.
+//! vCPU. For times see `times`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,9 +15,7 @@ use crate::cost;
 use crate::decompressor;
 use crate::runner;
 use crate::runner::Places;
-
-/// The ratio that a boot under sevsim is to stay below.
-const GOAL: f64 = 1.8;
+use crate::times;
 
 /// Text size of each object that the kernel is made of, in bytes. The folder may hold others, which
 /// somebody made by hand: the members of its archive count.
@@ -102,7 +99,7 @@ fn table(c: &BTreeMap<String, u64>, rust: &BTreeMap<String, u64>) -> String {
 }
 
 /// Boots to user space and powers off; gives the result file.
-fn boot(places: &Places, name: &str, kernel: Kernel, more: &[&str]) -> Result<Value, String> {
+pub fn boot(places: &Places, name: &str, kernel: Kernel, more: &[&str]) -> Result<Value, String> {
     let image = kernel.image(&places.build).filter(|image| image.exists());
     let image = image.ok_or_else(|| format!("the {kernel:?} kernel is not built"))?;
     let mut args: Vec<String> = [
@@ -125,61 +122,6 @@ fn boot(places: &Places, name: &str, kernel: Kernel, more: &[&str]) -> Result<Va
         Some(0) => Ok(outcome.json),
         _ => Err(outcome.line),
     }
-}
-
-fn wall(result: &Value) -> f64 {
-    result["wall_seconds"].as_f64().unwrap_or(f64::NAN)
-}
-
-/// Median of some numbers.
-fn median(mut numbers: Vec<f64>) -> f64 {
-    numbers.sort_by(f64::total_cmp);
-    match numbers.len() {
-        0 => f64::NAN,
-        n if n % 2 == 1 => numbers[n / 2],
-        n => (numbers[n / 2 - 1] + numbers[n / 2]) / 2.0,
-    }
-}
-
-/// Ratios of paired boots, with and without sevsim.
-fn ratios(places: &Places, kernel: Kernel, pairs: usize, quiet: bool) -> Result<Vec<f64>, String> {
-    let mut more = vec!["--vcpus", "1"];
-    if quiet {
-        more.extend(["--append", "quiet"]);
-    }
-    let mut plain = more.clone();
-    plain.push("--plain");
-    let mut ratios = Vec::new();
-    for _ in 0..pairs {
-        let with = wall(&boot(places, "bench-with", kernel, &more)?);
-        let without = wall(&boot(places, "bench-without", kernel, &plain)?);
-        ratios.push(with / without);
-    }
-    Ok(ratios)
-}
-
-fn print_ratios(places: &Places, pairs: usize) -> Result<(), String> {
-    println!(
-        "\nBoot (firmware, kernel, /init, power-off) under sevsim / without, {pairs} pairs, 1 vCPU"
-    );
-    for (kernel, name) in [(Kernel::C, "C"), (Kernel::Rust, "Rust")] {
-        for quiet in [false, true] {
-            let ratios = ratios(places, kernel, pairs, quiet)?;
-            let all: Vec<_> = ratios.iter().map(|ratio| format!("{ratio:.2}")).collect();
-            let log = if quiet {
-                "quiet"
-            } else {
-                "kernel log on the console"
-            };
-            let median = median(ratios);
-            let goal = if median <= GOAL { "meets" } else { "misses" };
-            println!(
-                "  {name:<5} {log:<26} median {median:.2} ({goal} {GOAL})  {}",
-                all.join(" ")
-            );
-        }
-    }
-    Ok(())
 }
 
 fn tables(places: &Places, pairs: usize) -> Result<(), String> {
@@ -208,7 +150,7 @@ fn tables(places: &Places, pairs: usize) -> Result<(), String> {
     let rust = boot(places, "bench-rust", Kernel::Rust, &vcpu)?;
     head("One boot: exits and VMGEXITs by kind (counts; guest-tsc and host-tsc are ticks)");
     println!("{}", table(&totals(&c["report"]), &totals(&rust["report"])));
-    print_ratios(places, pairs)
+    times::print(places, pairs)
 }
 
 /// Prints the tables.
@@ -257,13 +199,6 @@ mod tests {
             ("ghcb-exit msr".to_string(), 7),
         ]);
         assert_eq!(totals(&report), want);
-    }
-
-    #[test]
-    fn medians() {
-        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
-        assert!(median(vec![]).is_nan());
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod kunit;
 mod nmi;
 mod runner;
 mod suite;
+mod times;
 
 use std::num::NonZero;
 use std::path::PathBuf;

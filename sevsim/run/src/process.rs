@@ -20,8 +20,11 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
+use nix::sys::resource::getrusage;
+use nix::sys::resource::UsageWho;
 use nix::sys::signal;
 use nix::sys::signal::Signal;
+use nix::sys::time::TimeVal;
 use nix::unistd::Pid;
 use signal_hook::consts::signal as sig;
 use signal_hook::iterator::Signals;
@@ -51,6 +54,8 @@ pub struct Run {
     pub seen: Seen,
     /// From the start of QEMU to its end.
     pub wall: Duration,
+    /// Processor time of QEMU, in user space and in the kernel; NaN if the kernel does not tell.
+    pub cpu: f64,
     /// When each of [`console::MARKS`] was first seen, in seconds.
     pub marks: Vec<(&'static str, f64)>,
     /// Last console lines.
@@ -348,6 +353,7 @@ pub fn run(config: &Config) -> Result<Run, SetupError> {
                 ..Seen::default()
             },
             wall: Duration::ZERO,
+            cpu: children_cpu(),
             marks: Vec::new(),
             tail: Vec::new(),
         },
@@ -397,6 +403,7 @@ pub fn run(config: &Config) -> Result<Run, SetupError> {
         }
     }
     watch.run.wall = start.elapsed();
+    watch.run.cpu = children_cpu() - watch.run.cpu;
     // What QEMU wrote last.
     while let Ok(message) = receiver.recv_timeout(TICK) {
         match message {
@@ -421,6 +428,14 @@ pub fn run(config: &Config) -> Result<Run, SetupError> {
     seen.qemu_says = qemu::last_message(&messages);
     seen.qemu = exit_of(gone);
     Ok(watch.run)
+}
+
+/// Seconds of processor time of all children that have ended.
+fn children_cpu() -> f64 {
+    getrusage(UsageWho::RUSAGE_CHILDREN).map_or(f64::NAN, |usage| {
+        let seconds = |time: TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+        seconds(usage.user_time()) + seconds(usage.system_time())
+    })
 }
 
 fn help(raw: bool) {

@@ -147,6 +147,7 @@ pub fn json(config: &Config, run: &Run, verdict: &Verdict, qemu: &str) -> serde_
         "exit_code": verdict.exit_code(),
         "text": verdict.line(),
         "wall_seconds": run.wall.as_secs_f64(),
+        "cpu_seconds": run.cpu,
         "marks": marks,
         "mode": if config.cli.plain { "plain" } else { "sevsim" },
         "vcpus": config.cli.vcpus,
