@@ -12,13 +12,13 @@ const DIRECT: u64 = 0xffff_ff80_0000_0000;
 /// What one page-directory-pointer table maps.
 const SLOT: u64 = 1 << 39;
 /// Entries of the direct map, 1 GiB each.
-const DIRECT_ENTRIES: usize = 256;
+const DIRECT_ENTRIES: usize = 509;
 /// Physical memory that the direct map reaches.
 const DIRECT_LIMIT: u64 = (DIRECT_ENTRIES as u64) << 30;
-/// Where devices beyond the direct map are mapped: slot 256 of the root.
-const DEVICES: u64 = 0xff00_0000_0000_0000;
+/// Where devices beyond the direct map are mapped: slot 509 of the root.
+const DEVICES: u64 = 0xfffd_0000_0000_0000;
 /// That slot.
-const DEVICES_ENTRY: usize = 256;
+const DEVICES_ENTRY: usize = 509;
 /// Entry of the image.
 const IMAGE_ENTRY: usize = 510;
 /// Entry by which the table is its own child.
