@@ -115,8 +115,7 @@ const FAILURES: [Failure; 31] = [
         "stage2:cpuid:0x1:ecx:clear:0x40000000",
         GENERAL,
     )
-    .rust_says("no RDRAND")
-    .c_says("RDRAND instruction not supported")
+    .says("RDRAND instruction not supported")
     .but_c(End::Hang),
     failure("stage2-late-vc", "stage2:late-vc:0x6e", GENERAL).but_c(End::Overflow),
     failure("stage2-late-fault", "stage2:late-fault", GENERAL).but_c(End::Overflow),
