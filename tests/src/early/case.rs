@@ -21,8 +21,8 @@ pub enum End {
     TripleFault,
     /// Nothing happens any more: only as something that C is known to do.
     Hang,
-    /// The stack overflows, and the guest asks to be terminated or its processor shuts down, as
-    /// memory has it: only as something that C is known to do.
+    /// The stack overflows, and then the guest asks to be terminated, its processor shuts down, or
+    /// it goes on for ever, as memory has it: only as something that C is known to do.
     Overflow,
 }
 
@@ -43,7 +43,7 @@ impl End {
             Self::Panic => &["panic"],
             Self::TripleFault => &["triple-fault"],
             Self::Hang => &["hang"],
-            Self::Overflow => &["triple-fault", "terminated"],
+            Self::Overflow => &["triple-fault", "terminated", "hang"],
         }
     }
 }
