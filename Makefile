@@ -20,7 +20,7 @@ own-variables := KERNEL_SRC O SEV_ES VCPUS MEM APPEND INITRD DISK KERNEL CBIT AP
 export $(own-variables)
 
 test-parts := test-scripts test-unit test-build test-check test-boot test-early test-nmi \
-	      test-tools
+	      test-nmi-short test-tools
 own-goals := help kernel kernel-rust kernel-c kernel-help tree toolchain sevsim boot \
 	     test $(test-parts) bench check series series-check clean mrproper distclean
 
@@ -129,7 +129,7 @@ help:
 #H                    parts of make test
 #H   make test-nmi    an NMI before each instruction of the #VC handler, for each exit, in Rust and
 #H                    C; all secondary CPUs offline and online 200 times in a storm of NMIs
-#H                    (make test has a short form)
+#H                    (test-nmi-short is a part of make test)
 #H   make bench       C and Rust side by side: instructions per exit, VMGEXITs per boot, size
 #H   make check       rustfmt, clippy, checkpatch --strict, shellcheck
 #H   make series-check   each patch of the series alone: applies, builds with the option on and
