@@ -15,8 +15,8 @@ override quote = '$(subst ','\'',$(1))'
 
 # ---- What can be set on the command line (make help explains)
 SEV_ES ?= rust
-own-variables := KERNEL_SRC O SEV_ES VCPUS MEM APPEND INITRD DISK KERNEL CBIT APIC ENTRY BATCH ARGS \
-		 FROM TRAILERS TOOLCHAIN
+own-variables := KERNEL_SRC O SEV_ES VCPUS MEM APPEND INITRD DISK KERNEL CBIT APIC ENTRY BATCH \
+		 ARGS FROM TRAILERS TOOLCHAIN
 export $(own-variables)
 
 test-parts := test-scripts test-unit test-build test-check test-boot test-early test-nmi \
@@ -119,21 +119,29 @@ help:
 #H       KERNEL=FILE  another kernel image (KERNEL=none: boot what is on DISK=)
 #H       O=DIR        the kernel built there
 #H       SEV_ES=rust|c|none   who handles #VC; none: a plain guest, on QEMU without sevsim
-#H       CBIT=51      the C-bit's position            APIC=xapic|x2apic
+#H       CBIT=51      the C-bit's position, 39 to 51  APIC=xapic|x2apic
 #H       ENTRY=raw    no firmware: start the kernel at its 64-bit entry, with one vCPU
 #H       BATCH=1      no terminal: run the user-space check, power off, and tell by the exit status
 #H       ARGS='...'   further options of sevsim-run (ARGS=--help lists them)
 #H
-#H Checking
-#H   make test-scripts test-unit test-build test-check test-boot test-early test-tools
-#H                    parts of make test
-#H   make test-nmi    an NMI before each instruction of the #VC handler, for each exit, in Rust and
-#H                    C; all secondary CPUs offline and online 200 times in a storm of NMIs
-#H                    (test-nmi-short is a part of make test)
-#H   make bench       C and Rust side by side: instructions per exit, VMGEXITs per boot, size
-#H   make check       rustfmt, clippy, checkpatch --strict, shellcheck
-#H   make series-check   each patch of the series alone: applies, builds with the option on and
-#H                    off, checkpatch; the C code is the same as before (about 15 minutes)
+#H Checking: make test, or its parts, in this order:
+#H   make test-scripts     tests of the scripts; shellcheck
+#H   make test-unit        cargo test in sevsim, the protocol core, the early code, the runner
+#H   make test-build       both kernels build without warnings; git am takes the series
+#H   make test-check       rustfmt, clippy, checkpatch
+#H   make test-tools       mistakes in what is given to make end with a clear message
+#H   make test-boot        boots in a covering set of configurations, with the check in each guest
+#H   make test-early       each way into the kernel, and hosts that lie in each stage of the boot
+#H   make test-nmi-short   NMIs before each instruction of the #VC handler, for some exits
+#H and what is no part of make test:
+#H   make test-nmi    the same for each exit, in Rust and C; all secondary CPUs offline and online
+#H                    200 times in a storm of NMIs
+#H   make bench       C and Rust side by side: size, instructions per exit, the decompressor,
+#H                    VMGEXITs per boot; what sevsim costs (README.md explains the tables)
+#H   make check       rustfmt, clippy, checkpatch --strict, shellcheck, syntax of Python
+#H   make series-check   each patch of the series alone: applies, passes checkpatch, and its objects
+#H                    (not the decompressor's) build with the option on and off; with it off, the
+#H                    machine code of the C handler stays the same (about 15 minutes)
 #H
 #H For all of them
 #H       KERNEL_SRC=PATH    a Linux 7.3 tree or tarball instead of Debian's source (it is
@@ -141,4 +149,4 @@ help:
 #H       TOOLCHAIN=host|root   insist on the host's tools, or on the Debian root
 #H
 #H   make clean       remove the kernels' object files (O=: those there)
-#H   make distclean   remove build/
+#H   make distclean   remove build/ (also: mrproper)

@@ -14,13 +14,14 @@
 //! | `msr-reply:VALUE` | every reply by the MSR protocol but that to SEV_INFO is VALUE |
 //! | `response:VALUE` | SW_EXITINFO1 of every reply in the GHCB is VALUE |
 //! | `vc:CODE`, `vc:CODE:N` | the first or Nth #VC of the stage has CODE as its error code |
-//! | `nmi`, `nmi:N` | an NMI comes with the first or Nth #VC of the stage |
+//! | `nmi`, `nmi:N` | an NMI comes right behind the first or Nth #VC of the stage |
 //! | `late-vc:CODE` | a #VC comes where the stage gives its IDT up, the GHCB being shut down |
 //! | `late-fault` | a page fault on the GHCB's page comes there |
 //!
-//! All but the #VCs and the page fault are within a hypervisor's power. Those need the machine: they stand for
-//! errors and attacks that lead the guest to the same place, such as an intercept that no host is
-//! known to set, or a page of code that became a device.
+//! All but the page fault are within a hypervisor's power, which can inject #VC as well. Here the
+//! #VCs and the page fault need the machine. They stand for all that leads the guest to the same
+//! place: an injected event, an intercept that no host is known to set, a page of code that became
+//! a device.
 
 use crate::atomic::Word;
 
