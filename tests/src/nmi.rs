@@ -137,8 +137,8 @@ fn complaint(case: &Case, outcome: &Outcome) -> Option<String> {
     }
 }
 
-/// What the guest's tests counted: how many there were, and the NMIs handled. Each test's line is on
-/// the console.
+/// What the guest's tests counted: how many there were, and the NMIs handled. Each test's line is
+/// on the console.
 fn summary(console: &str) -> String {
     let tests = console.lines().filter(|line| line.starts_with("ok "));
     let tests: Vec<&str> = tests.filter(|line| !line.contains("# SKIP")).collect();

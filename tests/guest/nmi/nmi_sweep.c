@@ -9,9 +9,9 @@
  *   -c CPU     where (default 0)
  *   NAME       tests whose name begins with NAME (default: all)
  *
- * For each exit, from user and from kernel mode: the instruction is repeated until sevsim has put an
- * NMI before each instruction of its handler. Each result is checked, and each NMI must have been
- * handled. Prints KTAP.
+ * For each exit, from user and from kernel mode: the instruction is repeated until sevsim has put
+ * an NMI before each instruction of its handler. Each result is checked, and each NMI must have
+ * been handled. Prints KTAP.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -228,8 +228,8 @@ static void prepare(const char *name)
 }
 
 /*
- * A further NMI in the NMI handler: from user mode it is noted by C code, after NMI_COMPLETE, and many
- * of them can come in one execution. From kernel mode it is noted by the entry code, and NMIs are
+ * A further NMI in the NMI handler: from user mode it is noted by C code, after NMI_COMPLETE, and
+ * many of them can come in one execution. From kernel mode it is noted by the entry code, and NMIs are
  * masked from then on, so that one comes in each: at each instruction would take long.
  */
 static unsigned int plan_stride(const char *name)
