@@ -229,8 +229,8 @@ static void prepare(const char *name)
 
 /*
  * A further NMI in the NMI handler: from user mode it is noted by C code, after NMI_COMPLETE, and
- * many of them can come in one execution. From kernel mode it is noted by the entry code, and NMIs are
- * masked from then on, so that one comes in each: at each instruction would take long.
+ * many of them can come in one execution. From kernel mode it is noted by the entry code, and NMIs
+ * are masked from then on, so that one comes in each: at each instruction would take long.
  */
 static unsigned int plan_stride(const char *name)
 {
