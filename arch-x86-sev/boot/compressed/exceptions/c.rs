@@ -23,7 +23,7 @@ extern "C" {
     pub(crate) fn boot_stage2_vc();
 
     // mem_encrypt.S: the SEV_STATUS MSR, 0 in other machines.
-    pub(crate) static sev_status: u64;
+    pub(crate) static mut sev_status: u64;
 
     // misc.c. Printing on a serial port raises #VC; there is no output before the console is set
     // up.

@@ -19,7 +19,7 @@ use super::{
     c,
     fatal::fatal,
     ghcb_msr::{
-        stop,
+        sev_es_terminate,
         terminate,
         vmgexit,
         GhcbMsr, //
@@ -47,8 +47,8 @@ const _: () = assert!(size_of::<GhcbPage>() == PAGE_SIZE);
 #[no_mangle]
 static mut boot_ghcb_page: Page = Page([0; PAGE_SIZE]);
 
-/// The GHCB while it can be used. Known to sev.c. In `.data`, since stage 1 reads it before `.bss`
-/// is cleared.
+/// The GHCB while it can be used. Known to sev.c. In `.data`, as in the C implementation: whatever
+/// reads it before `.bss` is cleared finds none.
 #[no_mangle]
 #[link_section = ".data"]
 static mut boot_ghcb: *mut GhcbPage = null_mut();
@@ -118,6 +118,7 @@ pub(crate) unsafe extern "C" fn sev_es_shutdown_ghcb() {
     // SAFETY: By the contract of the function; there is one CPU.
     unsafe {
         if boot_ghcb.is_null() {
+            CLOSED = true;
             return;
         }
 
@@ -129,8 +130,8 @@ pub(crate) unsafe extern "C" fn sev_es_shutdown_ghcb() {
             );
         }
 
-        // Before the page is private memory: SEV-SNP makes it that through the GHCB if there is
-        // one, and by the MSR protocol if there is none. From here on nothing can be printed.
+        // Before the page is private memory, so that no request is put into it after that. From
+        // here on nothing can be printed.
         boot_ghcb = null_mut();
         CLOSED = true;
 
@@ -184,7 +185,8 @@ unsafe extern "C" fn sev_es_ghcb_terminate(
             vmgexit(ghcb as u64);
         }
     }
-    stop()
+    // SAFETY: The MSR protocol needs no GHCB. The hypervisor that returned is told once more.
+    unsafe { sev_es_terminate(set, reason) }
 }
 
 /// Agrees with the hypervisor on a version of the protocol. False if there is none.

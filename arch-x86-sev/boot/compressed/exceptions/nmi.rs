@@ -15,7 +15,7 @@ use super::c;
 unsafe extern "C" fn do_boot_nmi_trap() {
     let count = addr_of_mut!(c::spurious_nmi_count);
 
-    // SAFETY: An NMI does not interrupt this function, for they are masked until it returns, and it
-    // is the only writer. The reader sees an old or a new value.
+    // SAFETY: There is one CPU. NMIs are masked until this returns; a hypervisor that injects one
+    // all the same makes the count wrong, which is all that can happen.
     unsafe { count.write_volatile(count.read_volatile().wrapping_add(1)) };
 }

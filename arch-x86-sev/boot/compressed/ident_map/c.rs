@@ -26,10 +26,10 @@ extern "C" {
     pub(crate) static _pgtable: c_void;
     pub(crate) static _epgtable: c_void;
 
-    // mem_encrypt.S: the C-bit's mask, 0 if memory is not encrypted.
-    pub(crate) static sme_me_mask: u64;
+    // mem_encrypt.S, set by sev_enable(): the C-bit's mask, 0 if memory is not encrypted.
+    pub(crate) static mut sme_me_mask: u64;
     // mem_encrypt.S: the SEV_STATUS MSR, 0 in other machines.
-    pub(crate) static sev_status: u64;
+    pub(crate) static mut sev_status: u64;
 
     // misc.c
     pub(crate) static mut boot_params_ptr: *const c_void;

@@ -2,7 +2,8 @@
 
 //! The processor's control registers and caches (APM vol. 2, 3.1).
 //!
-//! None of this is intercepted in a way that an SEV-ES guest would see as #VC.
+//! None of this is intercepted in a way that an SEV-ES guest would see as #VC. A move to or from a
+//! control register leaves the arithmetic flags undefined on Intel's processors.
 
 use core::arch::asm;
 
@@ -24,7 +25,7 @@ pub(crate) fn cr2() -> u64 {
     let address: u64;
 
     // SAFETY: Reads a register.
-    unsafe { asm!("mov {}, cr2", out(reg) address, options(nomem, nostack, preserves_flags)) };
+    unsafe { asm!("mov {}, cr2", out(reg) address, options(nomem, nostack)) };
     address
 }
 
@@ -34,7 +35,7 @@ pub(crate) fn top_table(encryption: u64) -> u64 {
     let cr3: u64;
 
     // SAFETY: Reads a register.
-    unsafe { asm!("mov {}, cr3", out(reg) cr3, options(nomem, nostack, preserves_flags)) };
+    unsafe { asm!("mov {}, cr3", out(reg) cr3, options(nomem, nostack)) };
     cr3 & CR3_ADDRESS & !encryption
 }
 
@@ -44,7 +45,7 @@ pub(crate) fn has_five_levels() -> bool {
     let cr4: u64;
 
     // SAFETY: Reads a register.
-    unsafe { asm!("mov {}, cr4", out(reg) cr4, options(nomem, nostack, preserves_flags)) };
+    unsafe { asm!("mov {}, cr4", out(reg) cr4, options(nomem, nostack)) };
     cr4 & CR4_LA57 != 0
 }
 
@@ -58,7 +59,7 @@ pub(crate) fn has_five_levels() -> bool {
 pub(crate) unsafe fn load_top_table(top: u64) {
     // SAFETY: By the contract of the function. The assembly may access all memory, so that the
     // tables are written before.
-    unsafe { asm!("mov cr3, {}", in(reg) top, options(nostack, preserves_flags)) };
+    unsafe { asm!("mov cr3, {}", in(reg) top, options(nostack)) };
 }
 
 /// Writes a page back to memory and drops it from the caches: a line is cached apart with and

@@ -19,6 +19,8 @@ impl Entry {
     pub(crate) const LARGE: u64 = 1 << 7;
     /// PAT of a 4 KiB page, at the place where others have PS.
     pub(crate) const PAT: u64 = 1 << 7;
+    /// G: the translation stays in the TLB when CR3 is loaded, with CR4.PGE.
+    const GLOBAL: u64 = 1 << 8;
     /// PAT of a large page.
     pub(crate) const PAT_LARGE: u64 = 1 << 12;
     /// Where the architecture has the physical address.
@@ -70,10 +72,10 @@ impl Entry {
     }
 
     /// The attributes of the 4 KiB pages that a 2 MiB page is split into: the same, with PAT where
-    /// small pages have it.
+    /// small pages have it, and not global. `startup_32` makes global pages.
     #[inline(always)]
     pub(crate) const fn small_attributes(self, encryption: u64) -> u64 {
-        let same = self.0 & !(Self::ADDRESS & !encryption) & !Self::LARGE;
+        let same = self.0 & !(Self::ADDRESS & !encryption) & !(Self::LARGE | Self::GLOBAL);
 
         if self.0 & Self::PAT_LARGE & !encryption != 0 {
             same | Self::PAT

@@ -16,7 +16,7 @@ use super::proto::msr_protocol::{
 
 extern "C" {
     /// The version of the protocol that was negotiated, 0 before.
-    static ghcb_version: u16;
+    static mut ghcb_version: u16;
 }
 
 /// Writes the GHCB MSR and exits to the hypervisor.
@@ -95,7 +95,7 @@ pub(crate) fn stop() -> ! {
 ///
 /// May be called at any time. Only the low 4 bits of `set` and the low 8 bits of `reason` count.
 #[no_mangle]
-unsafe extern "C" fn sev_es_terminate(set: u32, reason: u32) -> ! {
+pub(crate) unsafe extern "C" fn sev_es_terminate(set: u32, reason: u32) -> ! {
     request_termination(msr_protocol::termination_request(set.into(), reason.into()))
 }
 

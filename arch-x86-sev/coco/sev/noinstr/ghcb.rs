@@ -5,8 +5,9 @@
 //! Rust code uses the GHCB through `GhcbGuard`, which says how users are nested. C code (SEV-SNP:
 //! page state changes, guest requests, calls of the SVSM, AP creation) is one more kind of user. It
 //! may fill any part of the page, so that as a nested user it has to save all of it, for which each
-//! CPU has one backup page. One is enough: the C code runs in task context, where it is the first
-//! user and needs no backup, and in the crash path, from which nothing of the kind comes back.
+//! CPU has one backup page, as in the C implementation. It mostly runs in task context, where it is
+//! the first user and needs no backup; only with Secure AVIC in interrupts as well. Two such users
+//! that are both nested (in a machine check, and in an NMI in that) end in a panic.
 
 use core::{
     arch::asm,
@@ -61,7 +62,7 @@ fn users() -> u64 {
 ///
 /// Must be in step with who uses it.
 #[inline(always)]
-unsafe fn set_users(users: u64) {
+pub(crate) unsafe fn set_users(users: u64) {
     // SAFETY: By the contract of the function.
     unsafe { this_cpu_write!(sev_es_ghcb_users, 0, users) };
 }

@@ -2,6 +2,11 @@
 
 //! The end of an NMI, which the hypervisor cannot see: IRET is not intercepted for SEV-ES guests.
 
+use core::sync::atomic::{
+    compiler_fence,
+    Ordering, //
+};
+
 use kernel::{
     bindings,
     prelude::*, //
@@ -32,10 +37,16 @@ use crate::{
 #[link_section = ".noinstr.text"]
 pub(crate) unsafe extern "C" fn __sev_es_nmi_complete() {
     match ghcb::current() {
-        // Nobody can begin to use it before the exit: this is the first thing after the NMI.
         Some((ghcb, false)) => {
+            // A machine check can come before the exit, and its handler has to save the request.
+            // SAFETY: There is no other user, and none is left below.
+            unsafe { ghcb::set_users(1) };
+            compiler_fence(Ordering::SeqCst);
             exit(ghcb);
             ghcb.invalidate();
+            compiler_fence(Ordering::SeqCst);
+            // SAFETY: As above; whoever came in between has gone.
+            unsafe { ghcb::set_users(0) };
         }
         Some((ghcb, true)) => nested(ghcb),
         None => {}

@@ -144,6 +144,7 @@ const fn is_indexed(function: u32) -> bool {
             | 0x1d
             | 0x1e
             | 0x1f
+            | 0x23
             | 0x24
             | 0x8000_001d
             | 0x8000_0020

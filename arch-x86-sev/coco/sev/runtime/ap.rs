@@ -62,15 +62,25 @@ fn jump_table_address() -> u64 {
     }
 }
 
-/// Refuses to start a CPU: without a jump table it would continue somewhere in the firmware.
+/// Refuses to start a CPU: without a good jump table it would continue somewhere in the firmware.
 ///
 /// # Safety
 ///
 /// None; a hook of C is `unsafe` by its type.
 #[cfg(CONFIG_SMP)]
 unsafe extern "C" fn refuse_start(cpu: c_uint, _idle: *mut bindings::task_struct) -> c_int {
-    pr_err!("CPU {cpu} cannot be started without an AP jump table\n");
+    pr_err!("CPU {cpu} cannot be started without a good AP jump table\n");
     ENODEV.to_errno()
+}
+
+/// Keeps all CPUs but this one from being started.
+#[link_section = ".init.text"]
+fn refuse_cpus() {
+    // SAFETY: Written during boot only, before other CPUs are started.
+    #[cfg(CONFIG_SMP)]
+    unsafe {
+        bindings::smp_ops.kick_ap_alive = Some(refuse_start);
+    }
 }
 
 /// Checks the address that the hypervisor gave: what is written there must be a page that the
@@ -87,14 +97,20 @@ fn check(address: u64) -> Result {
         pr_err!("AP jump table at {address:#x}, which is not the start of a page\n");
         return Err(EINVAL);
     }
+    // The type is that of the last entry only, if the page is in several.
     // SAFETY: Reads the table, which does not change any more.
-    let kind = unsafe { bindings::e820__get_entry_type(address, end) };
+    let (kind, has_ram) = unsafe {
+        (
+            bindings::e820__get_entry_type(address, end),
+            bindings::e820__mapped_any(address, end, bindings::e820_type_E820_TYPE_RAM),
+        )
+    };
+    let is_firmware = kind == bindings::e820_type_E820_TYPE_RESERVED as c_int
+        || kind == bindings::e820_type_E820_TYPE_NVS as c_int
+        || kind == bindings::e820_type_E820_TYPE_ACPI as c_int;
 
-    if kind != bindings::e820_type_E820_TYPE_RESERVED as c_int
-        && kind != bindings::e820_type_E820_TYPE_NVS as c_int
-        && kind != bindings::e820_type_E820_TYPE_ACPI as c_int
-    {
-        let what = if kind < 0 {
+    if has_ram || !is_firmware {
+        let what = if kind < 0 && !has_ram {
             "not memory"
         } else {
             "not the firmware's"
@@ -108,8 +124,9 @@ fn check(address: u64) -> Result {
 
 /// Writes the kernel's entry for other CPUs to the AP jump table.
 ///
-/// Without a table there are no other CPUs, which is fine for a guest that has one. A bad one is an
-/// error, at which the caller panics: the hypervisor lies.
+/// Without a table, or with one that cannot be the firmware's, no other CPU is started; a guest with
+/// one CPU has no table. An SEV-SNP guest starts CPUs by AP_CREATION, for which it needs none, and
+/// reads the address from a page that the hypervisor cannot write.
 ///
 /// # Safety
 ///
@@ -120,18 +137,14 @@ pub(crate) unsafe extern "C" fn sev_es_setup_ap_jump_table(
     rmh: *mut bindings::real_mode_header,
 ) -> c_int {
     let address = jump_table_address();
+    // SAFETY: No preconditions.
+    let is_snp = unsafe { bindings::cc_platform_has(bindings::cc_attr_CC_ATTR_GUEST_SEV_SNP) };
 
-    // A guest with one CPU has no jump table.
-    if address == 0 {
-        // SAFETY: Written during boot only, before other CPUs are started.
-        #[cfg(CONFIG_SMP)]
-        unsafe {
-            bindings::smp_ops.kick_ap_alive = Some(refuse_start);
+    if address == 0 || (!is_snp && check(address).is_err()) {
+        if !is_snp {
+            refuse_cpus();
         }
         return 0;
-    }
-    if let Err(error) = check(address) {
-        return error.to_errno();
     }
 
     // SAFETY: By the contract of the function. The page is the firmware's, made for this, as far as

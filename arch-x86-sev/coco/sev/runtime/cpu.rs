@@ -16,7 +16,7 @@ fn cr4() -> u64 {
     let value;
 
     // SAFETY: Reading CR4 has no side effect.
-    unsafe { asm!("mov {}, cr4", out(reg) value, options(nomem, nostack, preserves_flags)) };
+    unsafe { asm!("mov {}, cr4", out(reg) value, options(nomem, nostack)) };
     value
 }
 
@@ -26,7 +26,7 @@ pub(crate) fn cr3() -> u64 {
     let value;
 
     // SAFETY: Reading CR3 has no side effect.
-    unsafe { asm!("mov {}, cr3", out(reg) value, options(nomem, nostack, preserves_flags)) };
+    unsafe { asm!("mov {}, cr3", out(reg) value, options(nomem, nostack)) };
     value
 }
 
@@ -117,5 +117,5 @@ pub(crate) fn rdtsc_ordered() -> u64 {
 #[inline]
 pub(crate) fn write_cr2(address: u64) {
     // SAFETY: CR2 only reports.
-    unsafe { asm!("mov cr2, {}", in(reg) address, options(nomem, nostack, preserves_flags)) };
+    unsafe { asm!("mov cr2, {}", in(reg) address, options(nomem, nostack)) };
 }

@@ -44,6 +44,13 @@ fn fetch_user(regs: &Regs, bytes: &mut [u8; MAX_INSN_LEN]) -> Result<usize> {
     } else {
         segment::code(regs)?.base().wrapping_add(regs.ip) & 0xffff_ffff
     };
+
+    // A hypervisor that makes up a #VC of user code at a kernel address must not have the kernel's
+    // memory taken for instructions.
+    if regs.user_mode() && memory::is_kernel_address(address) {
+        return Err(Fault::page(address, PF_FETCH | PF_USER).into());
+    }
+
     // SAFETY: The buffer has that length. Page faults are disabled, or cannot sleep in NMI context.
     let len = unsafe {
         bindings::sev_es_shim_fetch(bytes.as_mut_ptr().cast(), address as usize, MAX_INSN_LEN)
