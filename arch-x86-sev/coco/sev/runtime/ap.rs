@@ -124,9 +124,9 @@ fn check(address: u64) -> Result {
 
 /// Writes the kernel's entry for other CPUs to the AP jump table.
 ///
-/// Without a table, or with one that cannot be the firmware's, no other CPU is started; a guest with
-/// one CPU has no table. An SEV-SNP guest starts CPUs by AP_CREATION, for which it needs none, and
-/// reads the address from a page that the hypervisor cannot write.
+/// Without a table, or with one that cannot be the firmware's, no other CPU is started; a guest
+/// with one CPU has no table. An SEV-SNP guest starts CPUs by AP_CREATION, for which it needs none,
+/// and reads the address from a page that the hypervisor cannot write.
 ///
 /// # Safety
 ///
