@@ -2,9 +2,13 @@
 """The series as data: patch files, overlay folders, and the kernel files that they make together.
 
 patches/series names the patch files in order. A patch file holds a commit message, the overlay
-files that the commit adds, and its hooks: a diff of files that the kernel already has
-(patches/README describes the format). scripts/assemble turns this into a kernel tree,
-scripts/series into mails; both see only what this module says.
+files that the commit adds, and its hooks: a diff of files that exist at that point, be they the
+kernel's or overlay files that an earlier patch adds (patches/README describes the format).
+scripts/assemble turns this into a kernel tree, scripts/series into mails; both see only what this
+module says.
+
+An overlay folder has the final form of a file. What a patch adds is that form with all hooks of
+later patches into this file taken back.
 """
 
 import os
@@ -209,7 +213,32 @@ def claim(top, pristine, patches):
     if errors:
         more = [f"and {len(errors) - 10} more of that kind"] if len(errors) > 10 else []
         raise PatchsetError("\n".join(errors[:10] + more))
+    take_back(patches, claims)
     return claims
+
+
+def take_back(patches, claims):
+    """Turn the final form of overlay files in `claims` into the one that the patch which adds them
+    gives them: without the hooks of later patches, which are taken back, the last one first.
+    """
+    owner = {path: index for index, mine in enumerate(claims) for path in mine}
+    with tempfile.TemporaryDirectory(prefix="sevforms-") as folder:
+        scratch = Scratch(folder, folder)
+        for index in reversed(range(len(patches))):
+            patch = patches[index]
+            paths = [p for p in patch.hooked if p in owner]
+            for path in paths:
+                if owner[path] >= index:
+                    raise PatchsetError(
+                        f"patches/{patch.name}: hooks {path}, an overlay file that "
+                        f"{patches[owner[path]].name} adds: the hooks belong in a later patch"
+                    )
+                if path not in scratch.present:
+                    scratch.write(path, claims[owner[path]][path])
+            if paths:
+                scratch.git_apply(patch, ["-R", *[f"--include={p}" for p in paths]])
+        for path in scratch.present:
+            claims[owner[path]][path] = scratch.read(path)
 
 
 class Scratch:
@@ -249,35 +278,43 @@ class Scratch:
     def apply(self, patch, added):
         """Apply one patch: its hooks, then the overlay files that it adds."""
         for path in patch.hooked:
-            if not (self.pristine / path).is_file():
-                if path in self.present:
-                    hint = "an overlay file: change it in place, there is one version of it"
-                else:
-                    hint = "not in this kernel"
-                raise PatchsetError(f"patches/{patch.name}: hooks {path}, which is {hint}")
+            if path not in self.present and not (self.pristine / path).is_file():
+                raise PatchsetError(
+                    f"patches/{patch.name}: hooks {path}, which is neither in this kernel nor "
+                    "added by an earlier patch"
+                )
             self.fetch(path)
         if patch.diff:
-            # Without a ceiling git would find the repository around the scratch folder and skip
-            # every file.
-            env = dict(
-                os.environ, GIT_CEILING_DIRECTORIES=str(self.folder.resolve().parent), LC_ALL="C"
-            )
-            run = subprocess.run(
-                ["git", "apply", "--whitespace=nowarn", "-"],
-                cwd=self.folder,
-                env=env,
-                input=patch.diff,
-                capture_output=True,
-            )
-            if run.returncode:
-                raise PatchsetError(explain(patch, run.stderr.decode("utf-8", "replace")))
+            self.git_apply(patch, [])
         for path, file in added.items():
             self.write(path, file)
 
+    def git_apply(self, patch, options):
+        """Apply a patch's hooks, or take them back."""
+        # Without a ceiling git would find the repository around the scratch folder and skip every
+        # file.
+        env = dict(
+            os.environ, GIT_CEILING_DIRECTORIES=str(self.folder.resolve().parent), LC_ALL="C"
+        )
+        run = subprocess.run(
+            ["git", "apply", "--whitespace=nowarn", *options, "-"],
+            cwd=self.folder,
+            env=env,
+            input=patch.diff,
+            capture_output=True,
+        )
+        if run.returncode:
+            back = "-R" in options
+            raise PatchsetError(explain(patch, run.stderr.decode("utf-8", "replace"), back))
 
-def explain(patch, stderr):
+
+def explain(patch, stderr, back):
     """Turn git's complaint into one that names the patch file, its line, and the hunk."""
-    text = [f"patches/{patch.name}: a hook does not apply to this kernel"]
+    text = [
+        f"patches/{patch.name}: a hook cannot be taken back: the overlay file has other lines there"
+        if back
+        else f"patches/{patch.name}: a hook does not apply to this kernel"
+    ]
     for line in stderr.splitlines():
         failed = re.fullmatch(r"error: patch failed: (.+):(\d+)", line)
         corrupt = re.match(
@@ -285,7 +322,7 @@ def explain(patch, stderr):
             line,
         )
         if failed:
-            text += find_hunk(patch, failed[1], int(failed[2]))
+            text += find_hunk(patch, failed[1], int(failed[2]), back)
         elif corrupt:
             text.append(
                 f"  patches/{patch.name}:{patch.diff_line + int(corrupt[2]) - 1}: {corrupt[1]}"
@@ -295,7 +332,7 @@ def explain(patch, stderr):
     return "\n".join(text)
 
 
-def find_hunk(patch, path, line):
+def find_hunk(patch, path, line, back):
     """Where in the patch file the hunk stands that git could not place."""
     current = None
     count = 0
@@ -304,7 +341,7 @@ def find_hunk(patch, path, line):
         if row.startswith("diff --git "):
             current = row.rpartition(" b/")[2]
             count = 0
-        match = re.match(r"@@ -(\d+)", row)
+        match = re.match(r"@@ -.* \+(\d+)" if back else r"@@ -(\d+)", row)
         if match:
             count += 1
             if current == path and int(match[1]) == line:
@@ -329,7 +366,16 @@ def wanted_files(top, pristine, patches=None, scratch_parent=None, first=None):
         scratch = Scratch(folder, pristine)
         for patch, added in zip(patches, claims):
             scratch.apply(patch, added)
-        return {path: scratch.read(path) for path in sorted(scratch.present)}
+        wanted = {path: scratch.read(path) for path in sorted(scratch.present)}
+    if first is None:
+        # A hook whose context occurs twice may be taken back here and put in there.
+        for path, source in overlay_files(top).items():
+            if path in wanted and wanted[path].data != source.read_bytes():
+                raise PatchsetError(
+                    f"{source.relative_to(top)}: the series ends in another form of it; give the "
+                    "hooks into it more context"
+                )
+    return wanted
 
 
 def die(error):

@@ -48,6 +48,18 @@ SECOND_HOOK = """diff --git a/arch/x86/Makefile b/arch/x86/Makefile
 """
 
 
+GROW_HOOK = """diff --git a/arch/x86/coco/sev/a.rs b/arch/x86/coco/sev/a.rs
+--- a/arch/x86/coco/sev/a.rs
++++ b/arch/x86/coco/sev/a.rs
+@@ -1,3 +1,4 @@
+ // a
+ mod one;
+-// There is no other yet.
++mod two;
++mod three;
+"""
+
+
 class PatchsetTest(unittest.TestCase):
     """Each test starts from a project with two patches that assembles."""
 
@@ -140,6 +152,47 @@ class PatchsetTest(unittest.TestCase):
         )
         self.assert_error("patches/0002-b.patch:11: hunk 1 of arch/x86/Makefile")
 
+    def grow(self):
+        """Let the second patch hook an overlay file of the first one."""
+        self.put(self.top / "arch-x86-sev/coco/sev/a.rs", "// a\nmod one;\nmod two;\nmod three;\n")
+        self.patch(
+            "0002-b.patch", "add arch/x86/coco/sev/deep/\n\n" + SECOND_HOOK + GROW_HOOK
+        )
+
+    def test_overlay_file_grows(self):
+        self.grow()
+        path = "arch/x86/coco/sev/a.rs"
+        final = b"// a\nmod one;\nmod two;\nmod three;\n"
+        early = patchset.wanted_files(self.top, self.pristine, first=1)
+        self.assertEqual(early[path].data, b"// a\nmod one;\n// There is no other yet.\n")
+        self.assertEqual(patchset.wanted_files(self.top, self.pristine)[path].data, final)
+        output = self.top / "out"
+        SERIES.make(self.top, self.pristine, output, ("A B", "a@b.c"), [])
+        mails = [mail.read_text() for mail in sorted(output.iterdir())]
+        self.assertIn("+// There is no other yet.\n", mails[0])
+        self.assertNotIn("+mod two;\n", mails[0])
+        self.assertIn("-// There is no other yet.\n+mod two;\n+mod three;\n", mails[1])
+
+    def test_overlay_file_with_other_lines_than_its_hook(self):
+        self.grow()
+        self.put(self.top / "arch-x86-sev/coco/sev/a.rs", "// a\nmod one;\nmod two;\nmod 3;\n")
+        self.assert_error("patches/0002-b.patch", "taken back", "hunk 1 of arch/x86/coco/sev/a.rs")
+
+    def test_hook_of_an_overlay_file_in_its_own_patch(self):
+        self.grow()
+        self.patch("0001-a.patch", "add arch/x86/coco/sev/Kconfig\n\n" + HOOK)
+        self.patch(
+            "0002-b.patch",
+            "add arch/x86/coco/sev/a.rs\nadd arch/x86/coco/sev/deep/\n\n" + GROW_HOOK,
+        )
+        self.assert_error("0002-b.patch: hooks arch/x86/coco/sev/a.rs", "in a later patch")
+
+    def test_hook_that_fits_twice(self):
+        self.put(self.top / "arch-x86-sev/coco/sev/a.rs", "c\nnew\nc\nc\nc\n")
+        hook = GROW_HOOK.partition("@@")[0] + "@@ -2,2 +3,3 @@\n c\n+new\n c\n"
+        self.patch("0002-b.patch", "add arch/x86/coco/sev/deep/\n\n" + SECOND_HOOK + hook)
+        self.assert_error("arch-x86-sev/coco/sev/a.rs", "give the hooks into it more context")
+
     def test_overlay_errors(self):
         self.put(self.top / "selftests/sev/x.c", "")
         self.assert_error("selftests/sev/x.c", "no patch adds it")
@@ -169,7 +222,7 @@ class PatchsetTest(unittest.TestCase):
             "add arch/x86/coco/sev/Kconfig\nadd arch/x86/coco/sev/a.rs\n\n"
             + HOOK.replace("arch/x86/Makefile", "arch/x86/Nothing"),
         )
-        self.assert_error("hooks arch/x86/Nothing", "not in this kernel")
+        self.assert_error("hooks arch/x86/Nothing", "neither in this kernel nor")
 
     def test_series_and_patch_files_match(self):
         self.put(self.top / "patches/0003-c.patch", "x")
