@@ -21,6 +21,7 @@ use crate::{
         Ghcb,
         Reply, //
     },
+    setup::is_snp,
     vmgexit::vmgexit,
 };
 
@@ -42,11 +43,9 @@ fn exit(ghcb: Ghcb, code: ExitCode, info_1: u64) -> Reply {
 /// Address of the AP jump table; 0 if there is none.
 #[link_section = ".init.text"]
 fn jump_table_address() -> u64 {
-    // SAFETY: SEV-SNP keeps the address in the secrets page.
-    unsafe {
-        if bindings::cc_platform_has(bindings::cc_attr_CC_ATTR_GUEST_SEV_SNP) {
-            return bindings::get_snp_jump_table_addr();
-        }
+    if is_snp() {
+        // SAFETY: SEV-SNP keeps the address in the secrets page.
+        return unsafe { bindings::get_snp_jump_table_addr() };
     }
 
     let _interrupts = local_interrupt_disable();
@@ -83,20 +82,26 @@ fn refuse_cpus() {
     }
 }
 
-/// Checks the address that the hypervisor gave: what is written there must be a page that the
-/// firmware set apart, not memory that the kernel uses or may use, and not a device.
+/// Whether `address` can be that of the table. What is written there must be a page, and if the
+/// hypervisor gave the address, one that the firmware set apart: not memory that the kernel uses or
+/// may use, and not a device. An SEV-SNP guest has the address from a page that the hypervisor
+/// cannot write.
 #[link_section = ".init.text"]
-fn check(address: u64) -> Result {
+fn is_plausible(address: u64) -> bool {
     const PAGE_SIZE: u64 = 1 << bindings::PAGE_SHIFT;
     let Some(end) = address.checked_add(PAGE_SIZE) else {
         pr_err!("AP jump table at {address:#x}, beyond all memory\n");
-        return Err(EINVAL);
+        return false;
     };
 
     if address & (PAGE_SIZE - 1) != 0 {
         pr_err!("AP jump table at {address:#x}, which is not the start of a page\n");
-        return Err(EINVAL);
+        return false;
     }
+    if is_snp() {
+        return true;
+    }
+
     // The type is that of the last entry only, if the page is in several.
     // SAFETY: Reads the table, which does not change any more.
     let (kind, has_ram) = unsafe {
@@ -117,16 +122,15 @@ fn check(address: u64) -> Result {
         };
 
         pr_err!("AP jump table at {address:#x}, which is {what}\n");
-        return Err(EFAULT);
+        return false;
     }
-    Ok(())
+    true
 }
 
 /// Writes the kernel's entry for other CPUs to the AP jump table.
 ///
 /// Without a table, or with one that cannot be the firmware's, no other CPU is started; a guest
-/// with one CPU has no table. An SEV-SNP guest starts CPUs by AP_CREATION, for which it needs none,
-/// and reads the address from a page that the hypervisor cannot write.
+/// with one CPU has no table. An SEV-SNP guest starts CPUs by AP_CREATION, for which it needs none.
 ///
 /// # Safety
 ///
@@ -137,11 +141,9 @@ pub(crate) unsafe extern "C" fn sev_es_setup_ap_jump_table(
     rmh: *mut bindings::real_mode_header,
 ) -> c_int {
     let address = jump_table_address();
-    // SAFETY: No preconditions.
-    let is_snp = unsafe { bindings::cc_platform_has(bindings::cc_attr_CC_ATTR_GUEST_SEV_SNP) };
 
-    if address == 0 || (!is_snp && check(address).is_err()) {
-        if !is_snp {
+    if address == 0 || !is_plausible(address) {
+        if !is_snp() {
             refuse_cpus();
         }
         return 0;

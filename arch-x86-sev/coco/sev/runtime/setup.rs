@@ -26,7 +26,8 @@ fn is_guest() -> bool {
     unsafe { bindings::cc_platform_has(bindings::cc_attr_CC_ATTR_GUEST_STATE_ENCRYPT) }
 }
 
-fn is_snp() -> bool {
+/// Whether this is an SEV-SNP guest.
+pub(crate) fn is_snp() -> bool {
     // SAFETY: As in `is_guest`.
     unsafe { bindings::cc_platform_has(bindings::cc_attr_CC_ATTR_GUEST_SEV_SNP) }
 }
