@@ -14,6 +14,8 @@
 
 #[path = "../../coco/sev/proto/mod.rs"]
 mod proto;
+#[path = "../../coco/sev/common/vmgexit.rs"]
+mod vmgexit;
 
 // Everybody uses a part of these.
 #[allow(dead_code)]

@@ -7,6 +7,8 @@
 
 #[path = "../../coco/sev/proto/mod.rs"]
 mod proto;
+#[path = "../../coco/sev/common/vmgexit.rs"]
+mod vmgexit;
 
 #[path = "sev_es/ghcb_msr.rs"]
 mod ghcb_msr;

@@ -14,10 +14,7 @@ use super::{
     c,
     cpu,
     ghcb,
-    ghcb_msr::{
-        terminate,
-        vmgexit, //
-    },
+    ghcb_msr::terminate,
     no_ghcb::{
         cpuid_leaf,
         lookup, //
@@ -34,7 +31,8 @@ use super::{
         Result,
         SnpCpuid,
         Width, //
-    }, //
+    },
+    vmgexit::vmgexit, //
 };
 
 /// The XSS MSR.

@@ -21,7 +21,6 @@ use super::{
     ghcb_msr::{
         sev_es_terminate,
         terminate,
-        vmgexit,
         GhcbMsr, //
     },
     proto::{
@@ -33,7 +32,8 @@ use super::{
         Ghcb,
         GhcbPage,
         Request, //
-    }, //
+    },
+    vmgexit::vmgexit, //
 };
 
 /// The page. Nothing else is in it, for it is the hypervisor's as well.

@@ -1,44 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The GHCB MSR: VMGEXIT, the MSR protocol, and termination by it (GHCB specification, 2.3).
+//! The MSR protocol, and termination by it (GHCB specification, 2.3).
 //!
 //! For code that runs before the kernel is relocated: the decompressor and the startup code include
 //! this.
 
 use core::arch::asm;
 
-use super::proto::msr_protocol::{
-    self,
-    MsrExchange,
-    Termination,
-    MSR_GHCB, //
+use super::{
+    proto::msr_protocol::{
+        self,
+        MsrExchange,
+        Termination,
+        MSR_GHCB, //
+    },
+    vmgexit::vmgexit, //
 };
 
 extern "C" {
     /// The version of the protocol that was negotiated, 0 before.
     static mut ghcb_version: u16;
-}
-
-/// Writes the GHCB MSR and exits to the hypervisor.
-///
-/// # Safety
-///
-/// `value` must be the address of a GHCB with a completed request, or a request of the MSR
-/// protocol.
-#[inline(always)]
-pub(crate) unsafe fn vmgexit(value: u64) {
-    // SAFETY: By the contract of the function the hypervisor gets a request that it may perform.
-    // The assembly may change all memory, such as the GHCB.
-    unsafe {
-        asm!(
-            "wrmsr",
-            "rep vmmcall",
-            in("ecx") MSR_GHCB,
-            in("eax") value as u32,
-            in("edx") (value >> 32) as u32,
-            options(nostack, preserves_flags),
-        );
-    }
 }
 
 /// The MSR protocol. It leaves the MSR changed: whoever has a GHCB writes its address to the MSR

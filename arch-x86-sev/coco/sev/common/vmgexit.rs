@@ -4,7 +4,7 @@
 
 use core::arch::asm;
 
-use kernel::bindings;
+use crate::proto::msr_protocol::MSR_GHCB;
 
 /// Writes the GHCB MSR and exits to the hypervisor.
 ///
@@ -28,7 +28,7 @@ pub(crate) unsafe fn vmgexit(value: u64) {
         asm!(
             "wrmsr",
             "rep vmmcall",
-            in("ecx") bindings::MSR_AMD64_SEV_ES_GHCB,
+            in("ecx") MSR_GHCB,
             in("eax") value as u32,
             in("edx") (value >> 32) as u32,
             options(nostack, preserves_flags),
