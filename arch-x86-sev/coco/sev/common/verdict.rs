@@ -33,5 +33,5 @@ extern "C" {
     pub(crate) fn sev_es_handle_vc(regs: *mut kernel::bindings::pt_regs, exit_code: u64)
         -> Verdict;
     /// Ends the guest after a #VC exception of the kernel that was not handled.
-    pub(crate) fn sev_es_vc_fatal(regs: *mut kernel::bindings::pt_regs);
+    pub(crate) fn sev_es_vc_fatal(regs: *mut kernel::bindings::pt_regs) -> !;
 }

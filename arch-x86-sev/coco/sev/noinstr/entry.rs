@@ -135,7 +135,6 @@ pub(crate) unsafe extern "C" fn kernel_exc_vmm_communication(
 
         if verdict.kind == verdict::FAIL {
             verdict::sev_es_vc_fatal(regs);
-            bindings::panic(c"Returned from Terminate-Request to Hypervisor\n".as_char_ptr());
         }
         if verdict.kind == verdict::RAISE {
             raise(regs, verdict);

@@ -114,7 +114,7 @@ unsafe extern "C" fn sev_es_handle_vc(regs: *mut bindings::pt_regs, exit_code: u
 ///
 /// `regs` must be the interrupted registers.
 #[no_mangle]
-unsafe extern "C" fn sev_es_vc_fatal(regs: *mut bindings::pt_regs) {
+unsafe extern "C" fn sev_es_vc_fatal(regs: *mut bindings::pt_regs) -> ! {
     // SAFETY: By the contract of the function.
     unsafe {
         bindings::show_regs(regs);
