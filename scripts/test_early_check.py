@@ -63,6 +63,32 @@ SECTION = """
 #[no_mangle] #[link_section = ".init.text"] pub extern "C" fn modulo(a: u64, b: u64) -> u64 { a % b }
 """
 
+# As a core with today's mangling would have it: <[u8]>::copy_from_slice.
+METHOD = """
+extern "C" {
+    #[link_name = "_RNvMNtCshGpAVYOtgW1_4core5sliceSh15copy_from_slice"] fn copy();
+}
+#[no_mangle] pub unsafe extern "C" fn first() { copy(); copy() }
+"""
+POINTER_CALL = """
+#[no_mangle] pub extern "C" fn through(f: extern "C" fn() -> u64) -> u64 { f() + 1 }
+"""
+POINTER_JUMP = """
+pub trait Console { fn put(&self, byte: u8); }
+#[no_mangle] pub fn say(console: &dyn Console) { console.put(7) }
+"""
+TABLE_JUMP = """
+extern "C" { fn a(); fn b(); fn c(); fn d(); fn e(); fn f(); }
+#[no_mangle] pub unsafe extern "C" fn choose(which: u64) {
+    match which { 0 => a(), 1 => b(), 2 => c(), 3 => d(), 4 => e(), 5 => f(), _ => {} }
+}
+"""
+# Instantiated here, so that it is here.
+GENERIC = """
+#[inline(never)] fn twice<T: Copy + core::ops::Add<Output = T>>(value: T) -> T { value + value }
+#[no_mangle] pub extern "C" fn four(value: u64) -> u64 { twice(twice(value)) }
+"""
+
 
 class EarlyCheck(unittest.TestCase):
     """Each object, by each objdump that is here."""
@@ -74,13 +100,13 @@ class EarlyCheck(unittest.TestCase):
         self.tools = [tool for tool in ("objdump", "llvm-objdump") if shutil.which(tool)]
         self.assertTrue(self.tools)
 
-    def check(self, source, direct=True):
+    def check(self, source, direct=True, flags=()):
         """Compile, check, and give the message; None if there is nothing to complain about."""
         rust = self.folder / "early.rs"
         rust.write_text("#![no_std]\n" + source)
         output = self.folder / "early.o"
         subprocess.run(
-            ["rustc", *FLAGS, *(DIRECT if direct else []), f"--emit=obj={output}", rust],
+            ["rustc", *FLAGS, *(DIRECT if direct else []), *flags, f"--emit=obj={output}", rust],
             check=True,
             env={"RUSTC_BOOTSTRAP": "1", "PATH": "/usr/bin:/bin"},
         )
@@ -125,6 +151,34 @@ class EarlyCheck(unittest.TestCase):
     def test_library(self):
         """What is not inlined from core is not there."""
         self.assertRegex(self.check(LIBRARY), "function valid calls core::str::.*not linked in")
+
+    def test_method(self):
+        """Nor is a method of a primitive type, whose name does not begin with core."""
+        message = self.check(METHOD)
+        self.assertRegex(message, r"function first calls <\[u8\]>::copy_from_slice.*not linked in")
+
+    def test_generic(self):
+        """What is instantiated here may be called."""
+        self.assertIsNone(self.check(GENERIC))
+
+    def test_indirect(self):
+        """There are no calls by pointer, of functions or of methods."""
+        self.assertRegex(self.check(POINTER_CALL), "function through has an indirect branch")
+        self.assertRegex(self.check(POINTER_JUMP), "function say has an indirect branch")
+
+    def test_retpoline(self):
+        """Nor through the thunks of the kernel proper."""
+        features = ("external-thunk", "indirect-branches", "indirect-calls")
+        flag = "-Ctarget-feature=" + ",".join(f"+retpoline-{name}" for name in features)
+        message = self.check(POINTER_CALL, flags=[flag])
+        self.assertRegex(message, "function through has an indirect branch")
+
+    def test_jump_table(self):
+        """A table of addresses to jump to is none either."""
+        self.assertIsNone(self.check(TABLE_JUMP))
+        tables = [flag for flag in DIRECT if flag != "-Zno-jump-tables"]
+        message = self.check(TABLE_JUMP, direct=False, flags=tables)
+        self.assertRegex(message, "function choose has an indirect branch")
 
     def test_garbage(self):
         """What is no object is an error."""

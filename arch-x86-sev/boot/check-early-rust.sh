@@ -4,7 +4,8 @@
 # Check that an object made from Rust can run before the kernel is relocated:
 #
 #   - no absolute address, in code or data, and none that comes from a GOT;
-#   - no call to core: it is not linked in, least of all its panics.
+#   - no call to core or another crate: none is linked in, least of all their panics;
+#   - no indirect branch: there are no thunks that would make it safe from speculation.
 #
 # The messages name the functions.
 #
@@ -14,10 +15,14 @@ set -e
 objdump=$1
 object=$2
 
-code=$(LC_ALL=C $objdump -dr -C "$object")
-relocations=$(LC_ALL=C $objdump -r -C "$object")
+# Symbols as the linker knows them decide; those for people are in the messages.
+symbols=$(LC_ALL=C $objdump -t "$object")
+readable=$(LC_ALL=C $objdump -t -C "$object")
+code=$(LC_ALL=C $objdump -dr "$object")
+relocations=$(LC_ALL=C $objdump -r "$object")
 
-printf '%s\n' "$code" "$relocations" | ${AWK:-awk} -v object="$object" '
+printf '%s\n' "$symbols" "SYMBOLS FOR PEOPLE" "$readable" "END OF SYMBOLS" "$code" \
+	"$relocations" | ${AWK:-awk} -v object="$object" '
 	function complain(what)
 	{
 		key = where what
@@ -28,6 +33,12 @@ printf '%s\n' "$code" "$relocations" | ${AWK:-awk} -v object="$object" '
 		printf "%s: error: %s %s\n", object, where, what | "cat 1>&2"
 	}
 
+	# A symbol as people read it.
+	function name(symbol)
+	{
+		return symbol in names ? names[symbol] : symbol
+	}
+
 	function target(	text)
 	{
 		text = $0
@@ -36,12 +47,42 @@ printf '%s\n' "$code" "$relocations" | ${AWK:-awk} -v object="$object" '
 		return text
 	}
 
+	BEGIN {
+		part = 1
+	}
+
+	/^SYMBOLS FOR PEOPLE$/ {
+		part = 2
+		next
+	}
+	/^END OF SYMBOLS$/ {
+		part = 3
+		next
+	}
+
+	# Two tables of symbols, in the same order: address, flags, section, a tab, size, name.
+	part < 3 && /^[0-9a-f]+ .*\t[0-9a-f]+ / {
+		symbol = $0
+		sub(/^[^\t]*\t[0-9a-f]+ +/, "", symbol)
+		sub(/^\.(hidden|protected|internal) /, "", symbol)
+		count[part]++
+		if (part == 1)
+			listed[count[1]] = symbol
+		else
+			names[listed[count[2]]] = symbol
+		if (part == 1 && / \*UND\*\t/)
+			undefined[symbol] = 1
+	}
+	part < 3 {
+		next
+	}
+
 	# A function in the disassembly.
 	/^[0-9a-f]+ <.*>:$/ {
 		where = $0
 		sub(/^[0-9a-f]+ </, "", where)
 		sub(/>:$/, "", where)
-		where = "function " where
+		where = "function " name(where)
 		data = 0
 		code = 1
 	}
@@ -56,22 +97,29 @@ printf '%s\n' "$code" "$relocations" | ${AWK:-awk} -v object="$object" '
 		data = section ~ /^\.(init\.|head\.)?(data|rodata|bss|ro_after_init)/
 	}
 
+	# Address and bytes, then the instruction.
+	code && /^ *[0-9a-f]+:.*[ \t](call|jmp)q?[ \t]+\*/ {
+		complain("has an indirect branch: a call by pointer, or a jump table")
+	}
+
 	/R_X86_64_/ && (code || data) {
 		symbol = target()
 		if (/R_X86_64_(8|16|32|32S|64)[ \t]/)
-			complain("holds the absolute address of " symbol)
+			complain("holds the absolute address of " name(symbol))
 		else if (/R_X86_64_[A-Z_]*GOT/)
-			complain("takes the address of " symbol " from a GOT")
+			complain("takes the address of " name(symbol) " from a GOT")
 	}
 
 	/R_X86_64_/ && code {
 		if (symbol ~ /^\.data\.rel\.ro/)
 			complain("uses data that would have to be relocated (" symbol \
 				 "), such as the location of a panic")
-		else if (symbol ~ /core::panicking|rust_begin_unwind|core.*panic/)
-			complain("can panic: it calls " symbol)
-		else if (symbol ~ /^<?(core|alloc|kernel)::/)
-			complain("calls " symbol ", which is not linked in")
+		else if (symbol ~ /^__x86_indirect_/)
+			complain("has an indirect branch: a call by pointer, or a jump table")
+		else if (name(symbol) ~ /core::panicking|core.*panic/ || symbol == "rust_begin_unwind")
+			complain("can panic: it calls " name(symbol))
+		else if (symbol in undefined && symbol ~ /^(_R|_ZN)/)
+			complain("calls " name(symbol) ", which is not linked in")
 	}
 
 	END {
