@@ -26,12 +26,12 @@ mod ghcb_msr;
 #[path = "../startup/sev_es/no_ghcb.rs"]
 mod no_ghcb;
 
+mod report;
+
 #[path = "exceptions/c.rs"]
 mod c;
 #[path = "exceptions/env.rs"]
 mod env;
-#[path = "exceptions/fatal.rs"]
-mod fatal;
 #[path = "exceptions/ghcb.rs"]
 mod ghcb;
 #[path = "exceptions/idt.rs"]

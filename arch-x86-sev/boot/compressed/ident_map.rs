@@ -11,6 +11,7 @@
 //! Makefile.rust.
 
 mod paging;
+mod report;
 
 #[path = "ident_map/attributes.rs"]
 mod attributes;
@@ -18,8 +19,8 @@ mod attributes;
 mod c;
 #[path = "ident_map/cpu.rs"]
 mod cpu;
-#[path = "ident_map/fatal.rs"]
-mod fatal;
+#[path = "ident_map/failure.rs"]
+mod failure;
 #[path = "ident_map/fault.rs"]
 mod fault;
 #[path = "ident_map/grow.rs"]

@@ -3,8 +3,6 @@
 //! What the decompressor's C code and assembly provide. Kept in step with misc.h by hand: the
 //! generated bindings are those of the kernel proper.
 
-use core::ffi::c_char;
-
 use super::idt::{
     Descriptor,
     Gate,
@@ -22,17 +20,8 @@ extern "C" {
     pub(crate) fn boot_stage1_vc();
     pub(crate) fn boot_stage2_vc();
 
-    // mem_encrypt.S: the SEV_STATUS MSR, 0 in other machines.
-    pub(crate) static mut sev_status: u64;
-
-    // misc.c. Printing on a serial port raises #VC; there is no output before the console is set
-    // up.
+    // misc.c
     pub(crate) static mut spurious_nmi_count: i32;
-    pub(crate) fn __putstr(text: *const c_char);
-    pub(crate) fn __puthex(value: u64);
-
-    // error.c: prints, and stops.
-    pub(crate) fn error(message: *const c_char) -> !;
 
     // cpuflags.c: executes CPUID when called first.
     pub(crate) fn has_cpuflag(flag: i32) -> bool;
@@ -46,13 +35,6 @@ extern "C" {
     // sev.c: the version of the GHCB protocol.
     pub(crate) static mut ghcb_version: u16;
 }
-
-/// Bit of `sev_status` (APM vol. 2, 15.34.10): the registers of this guest are encrypted.
-pub(crate) const SEV_STATUS_ES: u64 = 1 << 1;
-/// Bit of `sev_status`: SEV-SNP.
-pub(crate) const SEV_STATUS_SNP: u64 = 1 << 2;
-/// Bit of `sev_status`: the TSC is not the hypervisor's.
-pub(crate) const SEV_STATUS_SECURE_TSC: u64 = 1 << 11;
 
 /// `X86_FEATURE_RDRAND` of asm/cpufeatures.h.
 pub(crate) const FEATURE_RDRAND: i32 = 4 * 32 + 30;

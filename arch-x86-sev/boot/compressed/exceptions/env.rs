@@ -25,6 +25,7 @@ use super::{
         msr_protocol::Termination,
         CpuidLeaf,
         Env,
+        ExitCode,
         Features,
         Ghcb,
         Regs,
@@ -32,6 +33,7 @@ use super::{
         SnpCpuid,
         Width, //
     },
+    report::Status,
     vmgexit::vmgexit, //
 };
 
@@ -70,6 +72,18 @@ impl Env for BootEnv {
     fn regs_mut(&mut self) -> &mut Regs {
         // SAFETY: As in `regs`.
         unsafe { self.regs.as_mut() }
+    }
+
+    /// The decompressor executes nothing else that a hypervisor intercepts: CPUID, RDTSC for KASLR,
+    /// and port I/O for the timer and the serial console. Any other exit is made up. That includes
+    /// MMIO: the identity map has no shared memory, and misc.c does without the VGA console in
+    /// SEV-ES guests.
+    #[inline(always)]
+    fn handles(&self, exit: ExitCode) -> bool {
+        matches!(
+            exit,
+            ExitCode::Cpuid | ExitCode::Rdtsc | ExitCode::Rdtscp | ExitCode::Ioio
+        )
     }
 
     fn peek(&mut self) -> Option<u64> {
@@ -144,8 +158,7 @@ impl Env for BootEnv {
 
     fn features(&self) -> Features {
         Features {
-            // SAFETY: Reads what `sev_enable()` found out.
-            secure_tsc: unsafe { c::sev_status } & c::SEV_STATUS_SECURE_TSC != 0,
+            secure_tsc: Status::get().secure_tsc(),
             ..Features::default()
         }
     }

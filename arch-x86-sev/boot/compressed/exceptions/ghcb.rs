@@ -17,7 +17,6 @@ use core::{
 
 use super::{
     c,
-    fatal::fatal,
     ghcb_msr::{
         sev_es_terminate,
         terminate,
@@ -32,6 +31,10 @@ use super::{
         Ghcb,
         GhcbPage,
         Request, //
+    },
+    report::{
+        fatal,
+        Status, //
     },
     vmgexit::vmgexit, //
 };
@@ -95,7 +98,7 @@ unsafe extern "C" fn early_setup_ghcb() -> bool {
         boot_ghcb = page;
 
         // SEV-SNP wants to know the address first.
-        if c::sev_status & c::SEV_STATUS_SNP != 0
+        if Status::get().snp()
             && msr_protocol::register_ghcb(&mut GhcbMsr, page as u64).is_err()
         {
             terminate(Termination::Register);
@@ -124,10 +127,7 @@ pub(crate) unsafe extern "C" fn sev_es_shutdown_ghcb() {
 
         // CPUID may be needed for this, so the GHCB is still in place.
         if !c::has_cpuflag(c::FEATURE_RDRAND) {
-            fatal(
-                c"RDRAND instruction not supported - no trusted source of randomness available",
-                Termination::General,
-            );
+            fatal(c"RDRAND instruction not supported - no trusted source of randomness available");
         }
 
         // Before the page is private memory, so that no request is put into it after that. From

@@ -10,7 +10,8 @@ use core::{
 
 use super::{
     c,
-    ghcb, //
+    ghcb,
+    report::Status, //
 };
 
 /// Entries of the IDT: the exceptions. `BOOT_IDT_ENTRIES` of asm/desc_defs.h.
@@ -140,14 +141,14 @@ unsafe extern "C" fn load_stage1_idt() {
 /// Called once, by the entry code, after `.bss` was cleared.
 #[no_mangle]
 unsafe extern "C" fn load_stage2_idt() {
-    // SAFETY: The handlers are those of stage 2. `sev_status` was read by `sev_enable()`.
+    // SAFETY: The handlers are those of stage 2.
     unsafe {
         set(Vector::PageFault, Gate::new(c::boot_page_fault));
         set(Vector::Nmi, Gate::new(c::boot_nmi_trap));
         // A #VC in a machine that has not been found to be an SEV-ES guest is a lie.
         set(
             Vector::VmmCommunication,
-            if c::sev_status & c::SEV_STATUS_ES != 0 {
+            if Status::get().es() {
                 Gate::new(c::boot_stage2_vc)
             } else {
                 Gate::NONE

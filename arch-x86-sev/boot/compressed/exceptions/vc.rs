@@ -2,10 +2,7 @@
 
 //! #VC exceptions in stage 2, by the GHCB. Stage 1 is in `no_ghcb`.
 //!
-//! The decompressor executes few instructions that a hypervisor intercepts: CPUID, RDTSC for KASLR,
-//! and port I/O for the timer and the serial console. Any other exit is made up. That includes
-//! MMIO: the identity map has no shared memory, and misc.c does without the VGA console in SEV-ES
-//! guests.
+//! What is handled and what is not: see `BootEnv::handles()`.
 
 use core::{
     ffi::CStr,
@@ -14,11 +11,6 @@ use core::{
 
 use super::{
     env::BootEnv,
-    fatal::{
-        fatal,
-        print,
-        print_hex, //
-    },
     ghcb_msr::terminate,
     proto::{
         exit,
@@ -31,6 +23,11 @@ use super::{
         ExitCode,
         Outcome,
         Regs, //
+    },
+    report::{
+        fatal,
+        print,
+        print_hex, //
     }, //
 };
 
@@ -41,10 +38,6 @@ static mut FAILING: bool = false;
 #[inline(always)]
 fn handle(env: &mut BootEnv, exit_code: u64) -> Result<(), &'static CStr> {
     let function = env.regs().ax as u32;
-    let exit = match ExitCode::try_from(exit_code) {
-        Ok(exit @ (ExitCode::Cpuid | ExitCode::Rdtsc | ExitCode::Rdtscp | ExitCode::Ioio)) => exit,
-        _ => return Err(c"unsupported exit code"),
-    };
 
     match exit::handle(env, exit_code) {
         Outcome::Done { .. } | Outcome::Retry { .. } => {}
@@ -61,7 +54,7 @@ fn handle(env: &mut BootEnv, exit_code: u64) -> Result<(), &'static CStr> {
         ..CpuidLeaf::default()
     };
 
-    if exit == ExitCode::Cpuid && !cpuid_admits_sev(&leaf) {
+    if exit_code == ExitCode::Cpuid as u64 && !cpuid_admits_sev(&leaf) {
         return Err(c"CPUID denies that memory is encrypted");
     }
     Ok(())
@@ -102,5 +95,5 @@ fn fail(reason: &CStr, exit_code: u64, ip: u64) -> ! {
     print_hex(exit_code);
     print(c", IP 0x");
     print_hex(ip);
-    fatal(reason, Termination::General)
+    fatal(reason)
 }

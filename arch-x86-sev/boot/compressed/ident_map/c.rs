@@ -4,7 +4,6 @@
 //! error.h by hand: the generated bindings are those of the kernel proper.
 
 use core::ffi::{
-    c_char,
     c_int,
     c_void, //
 };
@@ -28,13 +27,9 @@ extern "C" {
 
     // mem_encrypt.S, set by sev_enable(): the C-bit's mask, 0 if memory is not encrypted.
     pub(crate) static mut sme_me_mask: u64;
-    // mem_encrypt.S: the SEV_STATUS MSR, 0 in other machines.
-    pub(crate) static mut sev_status: u64;
 
     // misc.c
     pub(crate) static mut boot_params_ptr: *const c_void;
-    pub(crate) fn __putstr(text: *const c_char);
-    pub(crate) fn __puthex(value: u64);
 
     // cmdline.c
     pub(crate) fn get_cmd_line_ptr() -> u64;
@@ -45,10 +40,6 @@ extern "C" {
     pub(crate) fn snp_set_page_private(address: u64);
     pub(crate) fn snp_set_page_shared(address: u64);
 
-    // exceptions/ghcb.rs, startup/sev_es/ghcb_msr.rs
+    // exceptions/ghcb.rs
     pub(crate) fn sev_es_check_ghcb_fault(address: u64) -> bool;
-    pub(crate) fn sev_es_terminate(set: u32, reason: u32) -> !;
 }
-
-/// Bit of `sev_status` (APM vol. 2, 15.34.10): the registers of this guest are encrypted.
-pub(crate) const SEV_STATUS_ES: u64 = 1 << 1;

@@ -81,11 +81,3 @@ pub(crate) unsafe fn flush_page(address: u64) {
         line = line.wrapping_add(CACHE_LINE);
     }
 }
-
-/// Stops.
-pub(crate) fn stop() -> ! {
-    loop {
-        // SAFETY: Nothing is to happen any more.
-        unsafe { asm!("hlt", options(nomem, nostack, preserves_flags)) };
-    }
-}

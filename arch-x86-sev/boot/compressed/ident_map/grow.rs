@@ -3,7 +3,7 @@
 //! Adding to the identity map.
 
 use super::{
-    fatal::{
+    failure::{
         self,
         Report, //
     },
@@ -12,6 +12,7 @@ use super::{
         Error,
         IdentityMap, //
     },
+    report::print,
     state, //
 };
 
@@ -30,7 +31,7 @@ pub(crate) fn grow<R>(
     });
 
     if cfg!(CONFIG_X86_VERBOSE_BOOTUP) && before >= SPARE_TABLES && left < SPARE_TABLES {
-        fatal::print(c"Page tables running low, need to raise BOOT_PGT_SIZE?\n");
+        print(c"Page tables running low, need to raise BOOT_PGT_SIZE?\n");
     }
     result
 }
@@ -45,7 +46,7 @@ pub(crate) fn grow<R>(
 #[no_mangle]
 pub(crate) unsafe extern "C" fn kernel_add_identity_map(start: u64, end: u64) {
     if let Err(error) = grow(|map, ram| map.map(ram, start, end)) {
-        Report::new(fatal::reason(error))
+        Report::new(failure::reason(error))
             .value(c"\nStart: 0x", start)
             .value(c"\nEnd: 0x", end)
             .stop();

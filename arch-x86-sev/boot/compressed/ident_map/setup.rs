@@ -11,7 +11,7 @@ use core::{
 use super::{
     c,
     cpu,
-    fatal::{
+    failure::{
         self,
         Report, //
     },
@@ -84,7 +84,7 @@ unsafe extern "C" fn initialize_identity_maps(boot_params: *const c_void) {
     let area = (start, c::BOOT_INIT_PGT_SIZE, end);
     let map = match IdentityMap::new(&mut ram, paging, current, area) {
         Ok(map) => map,
-        Err(error) => Report::new(fatal::reason(error)).stop(),
+        Err(error) => Report::new(failure::reason(error)).stop(),
     };
     let top = map.root();
 

@@ -14,7 +14,7 @@ use core::{
 };
 
 use super::{
-    fatal::Report,
+    failure::Report,
     memory::Ram,
     paging::IdentityMap, //
 };

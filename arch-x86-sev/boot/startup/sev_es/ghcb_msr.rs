@@ -63,7 +63,7 @@ fn request_termination(request: u64) -> ! {
 }
 
 /// Stops this CPU. The hypervisor may resume a guest that it should have ended.
-pub(crate) fn stop() -> ! {
+fn stop() -> ! {
     loop {
         // SAFETY: Nothing is to happen any more.
         unsafe { asm!("hlt", options(nostack)) };

@@ -3,6 +3,7 @@
 //! What the core needs from its surroundings.
 
 use super::{
+    exit_code::ExitCode,
     ghcb::{
         Ghcb,
         SHARED_BUFFER_SIZE, //
@@ -123,6 +124,14 @@ pub(crate) trait Env {
     /// is absent. If there is none, the error says why (usually a page fault on a fetch). Must not
     /// sleep.
     fn fetch(&mut self, bytes: &mut [u8; MAX_INSN_LEN]) -> Result<usize>;
+
+    /// False for exits that are refused here. Constant for each exit, so that there is no code for
+    /// them either.
+    #[inline(always)]
+    fn handles(&self, exit: ExitCode) -> bool {
+        let _ = exit;
+        true
+    }
 
     // The GHCB.
 

@@ -114,11 +114,11 @@ fn finish<E: Env + ?Sized>(env: &mut E, step: Step) -> Outcome {
 /// Emulates the instruction, but for RIP. `head` is what [`Env::peek`] returned.
 fn run<E: Env + ?Sized>(env: &mut E, exit: u64, head: Option<u64>) -> Result<Step> {
     // An intercepted exception is not about an instruction.
-    if exit == ExitCode::AlignmentCheck as u64 {
+    if exit == ExitCode::AlignmentCheck as u64 && env.handles(ExitCode::AlignmentCheck) {
         return Err(Fault::AC.into());
     }
     // #DB must be handled before anything else runs; it does not get here.
-    if !is_about_instruction(exit) {
+    if !ExitCode::try_from(exit).is_ok_and(|exit| is_about_instruction(exit) && env.handles(exit)) {
         return Err(Error::Unsupported);
     }
 
@@ -154,10 +154,10 @@ fn run<E: Env + ?Sized>(env: &mut E, exit: u64, head: Option<u64>) -> Result<Ste
 
 /// True for the exits that [`expected_exit`] knows.
 #[inline(always)]
-fn is_about_instruction(code: u64) -> bool {
+fn is_about_instruction(code: ExitCode) -> bool {
     matches!(
-        ExitCode::try_from(code),
-        Ok(ExitCode::ReadDr7
+        code,
+        ExitCode::ReadDr7
             | ExitCode::WriteDr7
             | ExitCode::Rdtsc
             | ExitCode::Rdpmc
@@ -170,7 +170,7 @@ fn is_about_instruction(code: u64) -> bool {
             | ExitCode::Wbinvd
             | ExitCode::Monitor
             | ExitCode::Mwait
-            | ExitCode::NestedPageFault)
+            | ExitCode::NestedPageFault
     )
 }
 
@@ -217,6 +217,10 @@ fn dispatch<E: Env + ?Sized>(env: &mut E, code: CodeSize, insn: &Insn) -> Result
     let mut progress = Progress::Complete;
 
     match insn.op {
+        // These do not get here; the compiler is to know, too.
+        ref op if !expected_exit(op).is_some_and(|exit| env.handles(exit)) => {
+            return Err(Error::Unsupported);
+        }
         Op::ReadDr(_, to) => dr7::read(env, to)?,
         Op::WriteDr(_, from) => dr7::write(env, from)?,
         Op::Rdtsc => tsc::rdtsc(env, ExitCode::Rdtsc)?,

@@ -49,12 +49,12 @@ pub(super) fn handle<E: Env + ?Sized>(env: &mut E, code: u64, head: u64) -> Opti
     const NPF: u64 = ExitCode::NestedPageFault as u64;
 
     let result = match (code, head as u16) {
-        (MSR, 0x300f) => msr::access(env, true),
-        (MSR, 0x320f) => msr::access(env, false),
+        (MSR, 0x300f) if env.handles(ExitCode::Msr) => msr::access(env, true),
+        (MSR, 0x320f) if env.handles(ExitCode::Msr) => msr::access(env, false),
         (CPUID, 0xa20f) => cpuid::cpuid(env),
         (RDTSC, 0x310f) => tsc::rdtsc(env, ExitCode::Rdtsc),
         (IOIO, _) => return port(env, head),
-        (NPF, _) => return mov(env, head),
+        (NPF, _) if env.handles(ExitCode::NestedPageFault) => return mov(env, head),
         _ => return None,
     };
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The end of a boot that cannot go on.
+//! Reports of what the identity map cannot do.
 
 use core::{
     cell::Cell,
@@ -8,9 +8,13 @@ use core::{
 };
 
 use super::{
-    c,
-    cpu,
-    paging::Error, //
+    paging::Error,
+    report::{
+        fatal,
+        print,
+        print_hex,
+        stop, //
+    }, //
 };
 
 /// Whether a report has begun.
@@ -20,12 +24,6 @@ struct Begun(Cell<bool>);
 unsafe impl Sync for Begun {}
 
 static BEGUN: Begun = Begun(Cell::new(false));
-
-/// Prints a text if there is a console.
-pub(crate) fn print(text: &CStr) {
-    // SAFETY: The text ends with a NUL. If printing raises #VC, its handler is in the IDT.
-    unsafe { c::__putstr(text.to_bytes_with_nul().as_ptr().cast()) };
-}
 
 /// A message that ends the boot: what is wrong, then values by name.
 ///
@@ -38,7 +36,7 @@ impl Report {
     #[cold]
     pub(crate) fn new(what: &CStr) -> Report {
         if BEGUN.0.replace(true) {
-            terminate();
+            stop();
         }
         print(what);
         Report(())
@@ -47,28 +45,14 @@ impl Report {
     /// Adds a value. `name` ends in what is to be before the hexadecimal digits.
     pub(crate) fn value(self, name: &CStr, value: u64) -> Report {
         print(name);
-        // SAFETY: Prints a number. If that raises #VC, its handler is in the IDT.
-        unsafe { c::__puthex(value) };
+        print_hex(value);
         self
     }
 
     /// Ends the boot.
     pub(crate) fn stop(self) -> ! {
-        print(c"\n\n\nStopping.\n\n\n -- System halted");
-        terminate()
+        fatal(c"Stopping.")
     }
-}
-
-/// Ends an SEV-ES guest, so that whoever started it learns about it. Other machines stop.
-fn terminate() -> ! {
-    // SAFETY: Read-only since `sev_enable()`. Nobody uses the GHCB: neither this code nor the
-    // console, which has returned or will not. The reason is the general one.
-    unsafe {
-        if c::sev_status & c::SEV_STATUS_ES != 0 {
-            c::sev_es_terminate(0, 0);
-        }
-    }
-    cpu::stop()
 }
 
 /// What to say about an error.
