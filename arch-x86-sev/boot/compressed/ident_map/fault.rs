@@ -3,6 +3,7 @@
 //! Page faults (APM vol. 2, 8.2.15).
 
 use core::{
+    cell::Cell,
     ffi::CStr,
     ptr::addr_of, //
 };
@@ -10,7 +11,7 @@ use core::{
 use super::{
     c,
     cpu,
-    fatal::{
+    failure::{
         self,
         Report, //
     },
@@ -21,6 +22,18 @@ use super::{
 /// Bits of an error code that an access to unmapped memory may have: it writes, it fetches an
 /// instruction. Others mean a page that is present, reserved bits, or an access by user mode.
 const EXPECTED: u64 = (1 << 1) | (1 << 4);
+
+/// Faults at pages that are mapped are put up with so many times in a boot. Processors have none,
+/// but a hypervisor's shadow of page tables may lag behind.
+const SPURIOUS_MAX: u32 = 64;
+
+/// How many there were.
+struct Spurious(Cell<u32>);
+
+// SAFETY: There is one CPU, and the page-fault handler does not fault.
+unsafe impl Sync for Spurious {}
+
+static SPURIOUS: Spurious = Spurious(Cell::new(0));
 
 /// The registers as the entry stub has saved them: `struct pt_regs`, up to what is used.
 #[repr(C)]
@@ -69,7 +82,7 @@ fn handle(address: u64, error_code: u64) -> Result<(), &'static CStr> {
     // SAFETY: Read-only since `sev_enable()`.
     let encryption = unsafe { c::sme_me_mask };
 
-    grow(|map, ram| {
+    let added = grow(|map, ram| {
         if cpu::top_table(encryption) == map.root() {
             map.map_missing(ram, address)
         } else {
@@ -77,5 +90,15 @@ fn handle(address: u64, error_code: u64) -> Result<(), &'static CStr> {
             Err(Error::NothingToMap)
         }
     })
-    .map_err(fatal::reason)
+    .map_err(failure::reason)?;
+
+    if !added {
+        let count = SPURIOUS.0.get();
+
+        if count == SPURIOUS_MAX {
+            return Err(c"Page-fault on a mapped page:");
+        }
+        SPURIOUS.0.set(count.wrapping_add(1));
+    }
+    Ok(())
 }

@@ -63,7 +63,7 @@ pub(crate) enum Error {
     OutOfTables,
     /// The range is not below [`Paging::limit`], or it ends before it starts.
     OutOfRange,
-    /// There was nothing to add, though the processor did not find the page.
+    /// There is nothing to add, and an access faults all the same.
     NothingToMap,
     /// The page is part of a mapping of 1 GiB.
     Huge,
@@ -182,7 +182,9 @@ impl IdentityMap {
         }
 
         let start = Level::PMD.align_down(start);
-        // The limit is at a boundary of 2 MiB.
+        // This cannot be beyond the limit, which is at a boundary of 2 MiB for each position that
+        // the C-bit has in practice (32 and up). A lower one, which a hypervisor may have made up,
+        // leads to tables that map nothing anyhow; the sum does not wrap around either.
         let end = Level::PMD.align_down(end.wrapping_add(Level::PMD.size() - 1));
 
         if self.tables_missing(memory, start, end) > self.pool.left() {
@@ -203,7 +205,8 @@ impl IdentityMap {
         Ok(added)
     }
 
-    /// Maps the 2 MiB around an address at which the processor found nothing.
+    /// Maps the 2 MiB around an address at which the processor found nothing. Returns whether
+    /// anything was added; if not, the tables have a page there, and the fault was spurious.
     ///
     /// # Errors
     ///
@@ -213,12 +216,14 @@ impl IdentityMap {
         &mut self,
         memory: &mut M,
         address: u64,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         if address >= self.limit {
             return Err(Error::OutOfRange);
         }
         if self.map(memory, address, address.wrapping_add(1))? {
-            Ok(())
+            Ok(true)
+        } else if self.walk(memory, address).entry.is_present() {
+            Ok(false)
         } else {
             Err(Error::NothingToMap)
         }

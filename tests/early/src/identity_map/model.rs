@@ -130,14 +130,18 @@ impl Model {
         self.commit(changed).map(|()| added)
     }
 
-    pub(super) fn map_missing(&mut self, address: u64) -> Result<(), Error> {
+    pub(super) fn map_missing(&mut self, address: u64) -> Result<bool, Error> {
         if address >= self.limit {
             return Err(Error::OutOfRange);
         }
         if self.map(address, address + 1)? {
-            Ok(())
-        } else {
-            Err(Error::NothingToMap)
+            return Ok(true);
+        }
+        match &self.regions[&(address / MIB2 * MIB2)] {
+            Region::Split(small) if small[(address % MIB2 / 4096) as usize].is_none() => {
+                Err(Error::NothingToMap)
+            }
+            _ => Ok(false),
         }
     }
 
