@@ -136,7 +136,7 @@ const FAILURES: [Failure; 31] = [
         "startup:cpuid:0x8000001f:ebx:put:0x16f",
         End::TripleFault,
     ),
-    failure("startup-versions", "startup:versions:3:4", GENERAL),
+    failure("startup-versions", "startup:versions:3:4", PROTOCOL).but_c(GENERAL),
     // ---- The early kernel: at its first #VC, and once it has a console.
     failure("early-first", "early:vc:0x76", GENERAL),
     failure("early-invd", "early:vc:0x76:3000", GENERAL)

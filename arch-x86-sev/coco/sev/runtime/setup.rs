@@ -124,7 +124,10 @@ pub(crate) unsafe extern "C" fn setup_ghcb() {
         }
 
         if !sev_es_negotiate_protocol() {
-            terminate(bindings::SEV_TERM_SET_GEN, bindings::GHCB_SEV_ES_GEN_REQ);
+            terminate(
+                bindings::SEV_TERM_SET_GEN,
+                bindings::GHCB_SEV_ES_PROT_UNSUPPORTED,
+            );
         }
 
         let page = addr_of_mut!(data::BOOT_GHCB_PAGE);
