@@ -100,8 +100,7 @@ fn table(c: &BTreeMap<String, u64>, rust: &BTreeMap<String, u64>) -> String {
 
 /// Boots to user space and powers off; gives the result file.
 pub fn boot(places: &Places, name: &str, kernel: Kernel, more: &[&str]) -> Result<Value, String> {
-    let image = kernel.image(&places.build).filter(|image| image.exists());
-    let image = image.ok_or_else(|| format!("the {kernel:?} kernel is not built"))?;
+    let image = places.kernel(kernel)?;
     let mut args: Vec<String> = [
         "--expect",
         "poweroff",

@@ -38,14 +38,7 @@ fn arguments(places: &Places, case: &Case, timeout: u64) -> Result<Vec<String>, 
         return Ok(args);
     }
 
-    let kernel = case
-        .kernel
-        .image(&places.build)
-        .filter(|image| image.exists());
-    let kernel = kernel.ok_or(
-        "its kernel is not there: build it first (make kernel-rust, make \
-                               kernel-c; Debian's is fetched by make test-boot)",
-    )?;
+    let kernel = places.kernel(case.kernel)?;
     if case.way == Way::Disk {
         let image = logs.join("disk.img");
         // The firmware tells the kernel its console by nothing but this command line.

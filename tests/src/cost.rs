@@ -2,16 +2,13 @@
 //! The table of what an exit costs: guest instructions from the intercepted instruction to the one
 //! after it, for C and Rust.
 //!
-//! Counted, not timed: QEMU's TSC advances by one an instruction (`-icount shift=0`), and sevsim
-//! lets it stand still while the guest does not run. A program and a module in the guest read it
-//! before and after each instruction; what that alone costs is subtracted. The kernel's rows are
-//! exact. The count begins with the first instruction of the exception's entry code, so the
-//! hardware's work is not in it, nor is the hypervisor's.
-
-use std::path::Path;
+//! Counted, not timed (see `counting`): a program and a module in the guest read the TSC before and
+//! after each instruction; what that alone costs is subtracted. The kernel's rows are exact. The
+//! count begins with the first instruction of the exception's entry code, so the hardware's work is
+//! not in it, nor is the hypervisor's.
 
 use crate::cases::Kernel;
-use crate::runner;
+use crate::counting;
 use crate::runner::Places;
 
 /// Prefix of the lines with results.
@@ -62,31 +59,15 @@ fn parse(console: &str) -> Result<Costs, String> {
 
 /// Boots, and measures in user space and in the kernel.
 fn measure(places: &Places, name: &str, kernel: Kernel, module: &str) -> Result<Costs, String> {
-    let image = kernel.image(&places.build).filter(|image| image.exists());
-    let image = image.ok_or_else(|| format!("the {kernel:?} kernel is not built"))?;
-    let path = |path: &Path| path.to_string_lossy().into_owned();
-    let args = [
-        "--count-instructions",
-        "--vcpus=1",
-        "--apic=xapic",
-        "--intercept=all",
-        "--timeout=600",
-        "--idle-timeout=300",
-        "--expect",
-        &format!("text:{DONE}"),
-        "--append",
-        &format!("quiet sevsim.run=/bin/sev_es_cost,/lib/{module}"),
-        "--kernel",
-        &path(&image),
-        "--initrd",
-        &path(&places.build.join("cost/initramfs.cpio.gz")),
-    ];
-    let outcome = runner::run(places, name, &args.map(String::from));
-    let outcome = outcome.map_err(|error| error.to_string())?;
-    match outcome.status {
-        Some(0) => parse(&outcome.console),
-        _ => Err(outcome.line),
-    }
+    let run = counting::Run {
+        name,
+        kernel,
+        initramfs: &places.build.join("cost/initramfs.cpio.gz"),
+        append: &format!("quiet sevsim.run=/bin/sev_es_cost,/lib/{module}"),
+        expect: &format!("text:{DONE}"),
+        options: &["--intercept=all"],
+    };
+    parse(&run.boot(places)?.console)
 }
 
 fn find(costs: &Costs, name: &str) -> Option<u64> {

@@ -2,7 +2,7 @@
 //! What the decompressor costs, C and Rust side by side: its size, and the guest's instructions
 //! from the 64-bit entry to the first #VC of the decompressed kernel.
 //!
-//! The instructions are counted as for the other table (see `cost`). Each run ends at the first #VC
+//! The instructions are counted as for the other table (see `counting`). Each run ends at the first #VC
 //! of the startup code, by an exit code that no guest can handle. Most of a run is decompressing
 //! the kernel, which is another one for C and for Rust. What the exceptions of stage 2 cost does
 //! not depend on that: it is the difference between a run with a console and a silent one.
@@ -14,7 +14,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::cases::Kernel;
-use crate::runner;
+use crate::counting;
 use crate::runner::Places;
 
 /// Sections that hold the decompressor itself; `.rodata..compressed` is the kernel.
@@ -71,33 +71,21 @@ impl Count {
     }
 }
 
+/// Boots, and measures until the startup code's first #VC.
 fn measure(places: &Places, kernel: Kernel, name: &str, append: &str) -> Result<Count, String> {
-    let image = kernel.image(&places.build).filter(|image| image.exists());
-    let image = image.ok_or_else(|| format!("the {kernel:?} kernel is not built"))?;
-    let path = |path: &Path| path.to_string_lossy().into_owned();
-    let args = [
-        "--count-instructions",
-        "--vcpus=1",
-        "--apic=xapic",
-        "--entry=raw",
-        // A page of the guest that is not validated: there is no such thing without SEV-SNP.
-        "--option=lie=startup:vc:0x404",
-        "--expect=terminate:0:0",
-        "--timeout=600",
-        "--idle-timeout=300",
-        "--append",
+    let run = counting::Run {
+        name,
+        kernel,
+        initramfs: &places.initramfs(),
         append,
-        "--kernel",
-        &path(&image),
-        "--initrd",
-        &path(&places.build.join("initramfs.cpio.gz")),
-    ];
-    let outcome = runner::run(places, name, &args.map(String::from));
-    let outcome = outcome.map_err(|error| error.to_string())?;
-    match outcome.status {
-        Some(0) => Count::parse(&outcome.json["report"]).ok_or_else(|| "no counts".into()),
-        _ => Err(outcome.line),
-    }
+        expect: "terminate:0:0",
+        options: &[
+            "--entry=raw",
+            // A page of the guest that is not validated: there is no such thing without SEV-SNP.
+            "--option=lie=startup:vc:0x404",
+        ],
+    };
+    Count::parse(&run.boot(places)?.json["report"]).ok_or_else(|| "no counts".into())
 }
 
 /// The runs of one kernel: entry to the end of the decompressor without and with a console.

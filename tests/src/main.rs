@@ -7,6 +7,7 @@ mod bench;
 mod boot;
 mod cases;
 mod cost;
+mod counting;
 mod decompressor;
 mod disk;
 mod early;

@@ -9,6 +9,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use crate::cases::Kernel;
+
 /// Where things are.
 #[derive(Clone, Debug)]
 pub struct Places {
@@ -27,6 +29,17 @@ impl Places {
     /// The guest's initramfs.
     pub fn initramfs(&self) -> PathBuf {
         self.build.join("initramfs.cpio.gz")
+    }
+
+    /// The image of a kernel that has been built, or fetched.
+    pub fn kernel(&self, kernel: Kernel) -> Result<PathBuf, String> {
+        let image = kernel.image(&self.build).filter(|image| image.exists());
+        image.ok_or_else(|| {
+            format!(
+                "the {kernel:?} kernel is not there: build it first (make kernel-rust, make \
+                 kernel-c; Debian's is fetched by make test-boot)"
+            )
+        })
     }
 
     /// Folder for the logs of `name`.

@@ -94,10 +94,7 @@ pub fn print(places: &Places, count: usize) -> Result<(), String> {
         (Kernel::Rust, "Rust"),
         (Kernel::Debian, "Debian"),
     ] {
-        if !kernel
-            .image(&places.build)
-            .is_some_and(|image| image.exists())
-        {
+        if places.kernel(kernel).is_err() {
             println!("  {name:<8} not built");
             continue;
         }

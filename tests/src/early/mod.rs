@@ -45,10 +45,7 @@ fn initramfs(places: &Places, case: &Case, image: &Path) -> Result<PathBuf, Stri
 }
 
 fn run_case(places: &Places, case: &Case, timeout: u64) -> Result<String, String> {
-    let image = case.kernel.image(&places.build);
-    let image = image
-        .filter(|image| image.exists())
-        .ok_or("its kernel is not there: build it first (make kernel-rust, make kernel-c)")?;
+    let image = places.kernel(case.kernel)?;
     let logs = places.logs(&case.name);
     std::fs::create_dir_all(&logs).map_err(|error| format!("{}: {error}", logs.display()))?;
     let initrd = initramfs(places, case, &image)?;
