@@ -416,7 +416,7 @@ impl Vcpu {
     /// Hands the GHCB to the hypervisor.
     fn vmgexit(&mut self) {
         let vm = &self.world.vm;
-        self.stats.request(self.tracker.stage, self.ghcb_msr);
+        self.stats.request(self.stage(), self.ghcb_msr);
         let (msr, next) = vm.vmgexit(self.index, self.ghcb_msr, self.vmcb.save.cr4);
         self.ghcb_msr = msr;
         match next {

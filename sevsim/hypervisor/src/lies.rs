@@ -46,7 +46,7 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// All stages, in order.
+    /// All stages, each at its own index.
     pub const ALL: [Self; 6] = [
         Self::Firmware,
         Self::Stage1,

@@ -8,7 +8,6 @@
 
 /// A stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(usize)]
 pub enum Stage {
     /// Firmware, and the EFI stub, which runs on the firmware's table.
     Firmware,
@@ -22,33 +21,6 @@ pub enum Stage {
     Early,
     /// Kernel afterwards.
     Runtime,
-}
-
-/// Number of stages.
-pub const STAGES: usize = 6;
-
-impl Stage {
-    /// All stages, each at its own index.
-    pub const ALL: [Self; STAGES] = [
-        Self::Firmware,
-        Self::Stage1,
-        Self::Stage2,
-        Self::Startup,
-        Self::Early,
-        Self::Runtime,
-    ];
-
-    /// Name in reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Firmware => "firmware",
-            Self::Stage1 => "stage1",
-            Self::Stage2 => "stage2",
-            Self::Startup => "startup",
-            Self::Early => "early",
-            Self::Runtime => "runtime",
-        }
-    }
 }
 
 /// What is looked at of an IDT.

@@ -25,7 +25,7 @@ impl Vcpu {
         if self.tracker.changed(self.vmcb.save.idtr.base) {
             self.next_stage();
         }
-        let nth = self.stats.vc(self.tracker.stage, code);
+        let nth = self.stats.vc(self.stage(), code);
         let vm = &self.world.vm;
         if vm.lies().nmi(self.stage(), nth) {
             vm.nmi_arrived(self.index);
@@ -37,7 +37,7 @@ impl Vcpu {
     }
 
     /// The stage, as the hypervisor calls it.
-    fn stage(&self) -> Stage {
+    pub fn stage(&self) -> Stage {
         use machine::stage::Stage as Seen;
         match self.tracker.stage {
             Seen::Firmware => Stage::Firmware,

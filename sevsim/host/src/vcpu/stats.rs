@@ -4,10 +4,9 @@
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering;
 
+use hypervisor::Stage;
 use hypervisor::MAX_VCPUS;
 use machine::exit;
-use machine::stage::Stage;
-use machine::stage::STAGES;
 
 use crate::cpu;
 use crate::log;
@@ -93,7 +92,7 @@ pub struct Stats {
     switch_cost: Counter,
     nested_faults: Counter,
     codes: [Counter; CODES],
-    stages: [StageStats; STAGES],
+    stages: [StageStats; Stage::ALL.len()],
 }
 
 static STATS: [Stats; MAX_VCPUS] = [const { Stats::new() }; MAX_VCPUS];
@@ -103,7 +102,7 @@ impl Stats {
         Self {
             codes: [const { Counter::new() }; CODES],
             nested_faults: Counter::new(),
-            stages: [const { StageStats::new() }; STAGES],
+            stages: [const { StageStats::new() }; Stage::ALL.len()],
             fused: Counter::new(),
             since: Counter::new(),
             next_beat: Counter::new(),
