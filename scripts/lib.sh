@@ -23,6 +23,25 @@ die() {
 	exit 1
 }
 
+# Refuse paths that the kernel's build takes apart (make, the shell, gcc's -Wp,...) before minutes of
+# building. What is refused is in the message.
+check_path() { # PATH WHAT REMEDY
+	local bad
+	bad=$(printf %s "$1" | LC_ALL=C tr -d 'A-Za-z0-9/._+@~=\200-\377-')
+	[ -z "$bad" ] || die "$2 has characters in its path that the kernel's build cannot take: '$bad'" \
+		"it is $1" "$3"
+}
+
+# Take a lock that the rest of the script holds: two commands at once in the same folder wait for
+# one another.
+take_lock() { # FILE WHAT
+	exec 9>"$1"
+	flock --nonblock 9 || {
+		echo "waiting for another command that makes $2 ..." >&2
+		flock 9
+	}
+}
+
 # step NAME LOG COMMAND...: run a command with its output in build/logs/LOG and one line about it on
 # the screen. A terminal sees the seconds go by and the log's last line; on failure everybody sees
 # the log's end.
