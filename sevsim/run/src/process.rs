@@ -20,6 +20,9 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
+use nix::errno::Errno;
+use nix::fcntl::Flock;
+use nix::fcntl::FlockArg;
 use nix::sys::resource::getrusage;
 use nix::sys::resource::UsageWho;
 use nix::sys::signal;
@@ -69,8 +72,28 @@ enum Message {
     Help,
 }
 
-/// Prepares the log folder: old logs away, links to the input, the kernel's command line.
-pub fn prepare(config: &Config) -> Result<(), SetupError> {
+/// Takes the log folder for as long as the lock lives: of two runs in one folder, each would take
+/// the other's logs for its own, and judge by them.
+fn take(dir: &Path) -> Result<Flock<File>, SetupError> {
+    let path = dir.join("lock");
+    let complain = |why: String| {
+        SetupError(format!(
+            "cannot keep logs in {}: {why}; choose another folder with --log-dir",
+            dir.display()
+        ))
+    };
+    let file = File::create(path).map_err(|error| complain(error.to_string()))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
+        complain(match error {
+            Errno::EWOULDBLOCK => "another guest's are kept there, which is running".into(),
+            error => error.to_string(),
+        })
+    })
+}
+
+/// Prepares the log folder: old logs away, links to the input, the kernel's command line. Gives the
+/// lock on it.
+fn prepare(config: &Config) -> Result<Flock<File>, SetupError> {
     let dir = &config.cli.log_dir;
     let files = dir.join("files");
     let complain = |path: &Path, error: io::Error| {
@@ -80,6 +103,7 @@ pub fn prepare(config: &Config) -> Result<(), SetupError> {
         ))
     };
     fs::create_dir_all(&files).map_err(|error| complain(&files, error))?;
+    let lock = take(dir)?;
     for name in ["console.log", "sevsim.log", "qemu.log", "machine.log"] {
         let path = dir.join(name);
         File::create(&path).map_err(|error| complain(&path, error))?;
@@ -100,7 +124,8 @@ pub fn prepare(config: &Config) -> Result<(), SetupError> {
     fs::write(&path, &config.cmdline).map_err(|error| complain(&path, error))?;
     let path = dir.join("qemu-command");
     let text = qemu::command_line(&config.cli, &qemu::arguments(config));
-    fs::write(&path, text).map_err(|error| complain(&path, error))
+    fs::write(&path, text).map_err(|error| complain(&path, error))?;
+    Ok(lock)
 }
 
 /// Starts QEMU in a process group of its own, so that a signal from the user's terminal reaches it
@@ -326,7 +351,7 @@ fn exit_of(status: Option<ExitStatus>) -> Option<QemuExit> {
 
 /// Runs the guest to its end.
 pub fn run(config: &Config) -> Result<Run, SetupError> {
-    prepare(config)?;
+    let _lock = prepare(config)?;
     let dir = &config.cli.log_dir;
     let (sender, receiver) = mpsc::channel();
     watch_signals(sender.clone())?;
@@ -441,4 +466,21 @@ fn children_cpu() -> f64 {
 fn help(raw: bool) {
     let end = if raw { "\r\n" } else { "\n" };
     eprint!("{end}Ctrl-A x: end the guest; Ctrl-A a: send Ctrl-A; Ctrl-A h: this help{end}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_folder_has_one_run_at_a_time() {
+        let dir = std::env::temp_dir().join(format!("sevsim-run-lock-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let first = take(&dir).unwrap();
+        let second = take(&dir).map(drop).unwrap_err();
+        assert!(second.0.contains("is running") && second.0.contains("--log-dir"));
+        drop(first);
+        assert!(take(&dir).is_ok());
+        fs::remove_dir_all(&dir).unwrap();
+    }
 }
