@@ -101,6 +101,9 @@ def parse_patch(name, raw):
         raise PatchsetError(
             f"patches/{name}: the message is a subject line, a blank line, then the body"
         )
+    for number, line in enumerate(message.split("\n"), 1):
+        if line.startswith("#"):
+            raise PatchsetError(f"patches/{name}:{number}: git takes the line for a comment")
     patch = Patch(name=name, subject=subject.strip(), body=body.strip("\n"))
     for index in range(cut + 1, len(lines)):
         line = lines[index]

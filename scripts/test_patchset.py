@@ -232,6 +232,8 @@ class PatchsetTest(unittest.TestCase):
         self.put(self.top / "patches/0001-a.patch", "no separator\n")
         self.put(self.top / "patches/series", "0001-a.patch\n")
         self.assert_error("0001-a.patch: no line '---'")
+        self.put(self.top / "patches/0001-a.patch", "x86/sev: A\n\nRaise\n#VC.\n---\n")
+        self.assert_error("patches/0001-a.patch:4: git takes the line for a comment")
 
     def test_mails_give_the_same_tree(self):
         output = self.top / "out"

@@ -116,7 +116,8 @@ printf '%s\n' "$symbols" "SYMBOLS FOR PEOPLE" "$readable" "END OF SYMBOLS" "$cod
 				 "), such as the location of a panic")
 		else if (symbol ~ /^__x86_indirect_/)
 			complain("has an indirect branch: a call by pointer, or a jump table")
-		else if (name(symbol) ~ /core::panicking|core.*panic/ || symbol == "rust_begin_unwind")
+		else if (name(symbol) ~ /core::panicking|core.*panic/ || \
+			 symbol == "rust_begin_unwind")
 			complain("can panic: it calls " name(symbol))
 		else if (symbol in undefined && symbol ~ /^(_R|_ZN)/)
 			complain("calls " name(symbol) ", which is not linked in")
