@@ -21,6 +21,8 @@ mod vmgexit;
 #[allow(dead_code)]
 #[path = "../../coco/sev/runtime/cpu.rs"]
 mod cpu;
+#[path = "../startup/sev_es/c_bit.rs"]
+mod c_bit;
 #[path = "../startup/sev_es/ghcb_msr.rs"]
 mod ghcb_msr;
 #[path = "../startup/sev_es/no_ghcb.rs"]
@@ -40,3 +42,9 @@ mod idt;
 mod nmi;
 #[path = "exceptions/vc.rs"]
 mod vc;
+
+/// An entry of the page tables that stage 1 runs on. They are a boot loader's, which need not have
+/// mapped them, and page faults are handled from stage 2 on: `initialize_identity_maps()` looks.
+fn page_table_entry(_address: u64) -> Option<u64> {
+    None
+}

@@ -10,6 +10,8 @@
 //! The object is position-independent and has no core and no panic handler behind it; see
 //! Makefile.rust.
 
+#[path = "../startup/sev_es/c_bit.rs"]
+mod c_bit;
 mod paging;
 mod report;
 
@@ -27,6 +29,8 @@ mod fault;
 mod grow;
 #[path = "ident_map/memory.rs"]
 mod memory;
+#[path = "ident_map/probe.rs"]
+mod probe;
 #[path = "ident_map/setup.rs"]
 mod setup;
 #[path = "ident_map/state.rs"]

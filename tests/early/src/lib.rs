@@ -9,5 +9,11 @@
 #[allow(dead_code)]
 mod paging;
 
+#[path = "../../../arch-x86-sev/boot/startup/sev_es/c_bit.rs"]
+#[allow(dead_code)]
+mod c_bit;
+
+#[cfg(test)]
+mod c_bit_tests;
 #[cfg(test)]
 mod identity_map;

@@ -29,14 +29,20 @@ pub(crate) fn cr2() -> u64 {
     address
 }
 
-/// The top table's address, less the C-bit `encryption`.
+/// CR3.
 #[inline(always)]
-pub(crate) fn top_table(encryption: u64) -> u64 {
+pub(crate) fn cr3() -> u64 {
     let cr3: u64;
 
     // SAFETY: Reads a register.
     unsafe { asm!("mov {}, cr3", out(reg) cr3, options(nomem, nostack)) };
-    cr3 & CR3_ADDRESS & !encryption
+    cr3
+}
+
+/// The top table's address, less the C-bit `encryption`.
+#[inline(always)]
+pub(crate) fn top_table(encryption: u64) -> u64 {
+    cr3() & CR3_ADDRESS & !encryption
 }
 
 /// Whether page tables have five levels.

@@ -16,6 +16,7 @@ use super::{
         Report, //
     },
     grow::grow,
+    probe,
     paging::Error, //
 };
 
@@ -50,8 +51,14 @@ pub(crate) struct Registers {
 ///
 /// Called by the entry stub only, after `load_stage2_idt()`.
 #[no_mangle]
-unsafe extern "C" fn do_boot_page_fault(registers: *const Registers, error_code: u64) {
+unsafe extern "C" fn do_boot_page_fault(registers: *mut Registers, error_code: u64) {
     let address = cpu::cr2();
+
+    if let Some(ip) = probe::resume() {
+        // SAFETY: The entry stub passes the registers, and restores them when this returns.
+        unsafe { (*registers).ip = ip };
+        return;
+    }
 
     if let Err(what) = handle(address, error_code) {
         // SAFETY: The entry stub passes the registers.

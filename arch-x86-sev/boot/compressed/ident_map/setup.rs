@@ -10,6 +10,7 @@ use core::{
 
 use super::{
     c,
+    c_bit::contradicts,
     cpu,
     failure::{
         self,
@@ -22,6 +23,8 @@ use super::{
         IdentityMap,
         Paging, //
     },
+    probe,
+    report::fatal,
     state, //
 };
 
@@ -70,6 +73,20 @@ unsafe extern "C" fn initialize_identity_maps(boot_params: *const c_void) {
         five_levels: cpu::has_five_levels(),
         encryption,
     };
+
+    // With new page tables in use, it would be too late to say anything.
+    if encryption != 0
+        && contradicts(
+            cpu::cr3(),
+            paging.five_levels,
+            encryption,
+            addr_of!(physical_mask) as u64,
+            probe::read,
+        )
+    {
+        fatal(c"The position of the C-bit is wrong");
+    }
+
     let start = addr_of!(c::_pgtable) as u64;
     // The last page is the top table for five levels, which `configure_5level_paging()` fills.
     let end = (addr_of!(c::_epgtable) as u64).wrapping_sub(TABLE_SIZE);

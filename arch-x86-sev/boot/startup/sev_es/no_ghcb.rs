@@ -7,14 +7,20 @@
 
 use core::{
     ffi::c_void,
-    ptr::null_mut, //
+    ptr::{
+        addr_of,
+        null_mut, //
+    }, //
 };
 
 use super::{
+    c_bit,
+    cpu,
     ghcb_msr::{
         terminate,
         GhcbMsr, //
     },
+    page_table_entry,
     proto::{
         msr_protocol::{
             self,
@@ -30,6 +36,8 @@ use super::{
 
 /// CPUID, the first byte lowest.
 const OPCODE_CPUID: u16 = 0xa20f;
+/// The leaf about memory encryption; bits 5:0 of EBX are the position of the C-bit.
+const LEAF_ENCRYPTION: u32 = 0x8000_001f;
 /// Result of `snp_cpuid()`: there is no table.
 const EOPNOTSUPP: i32 = 95;
 
@@ -122,6 +130,19 @@ unsafe extern "C" fn ask_by_msr(_context: *mut c_void, leaf: *mut cpuid_leaf) {
     *c_leaf = cpuid_leaf::from(&leaf);
 }
 
+/// False if the answer has a position of the C-bit that the page tables in use contradict. What
+/// does not show here may still be wrong; `sev_verify_cbit()` checks it later.
+#[inline(always)]
+fn c_bit_is_possible(leaf: &CpuidLeaf) -> bool {
+    let five_levels = cpu::linear_bits() > 48;
+    let mask = 1u64.wrapping_shl(leaf.ebx & 0x3f);
+    // The stack, which is private memory.
+    let address = addr_of!(*leaf) as u64;
+
+    leaf.function != LEAF_ENCRYPTION
+        || !c_bit::contradicts(cpu::cr3(), five_levels, mask, address, page_table_entry)
+}
+
 /// Emulates CPUID.
 ///
 /// # Safety
@@ -151,9 +172,8 @@ unsafe fn handle(regs: &mut Regs, exit_code: u64) -> Result {
     if !unsafe { lookup(ask_by_msr, null_mut(), &mut leaf) }? {
         msr_protocol::cpuid(&mut GhcbMsr, &mut leaf)?;
     }
-    // What follows decides whether memory is encrypted. The position of the C-bit may still be
-    // wrong; it is checked elsewhere.
-    if !msr_protocol::cpuid_admits_sev(&leaf) {
+    // What follows decides whether memory is encrypted, and how.
+    if !msr_protocol::cpuid_admits_sev(&leaf) || !c_bit_is_possible(&leaf) {
         return Err(Error::Vmm);
     }
 
