@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Launch of a guest without firmware: gets the ACPI tables of QEMU and puts everything into the
-//! guest's private memory, as the VMM and the secure processor do before such a guest starts.
+//! A guest without firmware: gets the ACPI tables of QEMU and puts everything into the guest's
+//! private memory, as the VMM and the secure processor do before such a guest starts.
 
 use hypervisor::acpi;
 use hypervisor::acpi::AcpiError;
@@ -19,8 +19,8 @@ use crate::pages;
 use crate::platform::Host;
 use crate::world::Memory;
 
-/// Launches, or ends with a message.
-pub fn launch(host: &Host, memory: &Memory, options: &Options) -> Plan {
+/// Loads, or ends with a message.
+pub fn load(host: &Host, memory: &Memory, options: &Options) -> Plan {
     let plan = place(host, options).unwrap_or_else(|error| fatal!("{error}"));
     let acpi = tables(host, &plan).unwrap_or_else(|error| fatal!("{error}"));
     let (image, files) = image(host, 0, 0).unwrap_or_else(|error| fatal!("{error}"));

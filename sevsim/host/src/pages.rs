@@ -1,54 +1,88 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Hidden memory: a region that only shrinks, and page-table pages out of it.
+//! Hidden memory: page-table pages out of it, and pages that the processor may mark in-use.
 
+use core::marker::PhantomData;
+use core::ops::Deref;
+use core::ops::DerefMut;
+
+use machine::in_use::InUsePage;
+use machine::in_use::Pool;
 use machine::npt::Frames;
+use machine::vmcb::Vmcb;
 use spin::Mutex;
 
 use crate::memory;
 use crate::memory::direct;
 
-/// What is left of hidden memory.
-pub struct Hidden {
-    next: u64,
-    end: u64,
-}
-
-/// Hidden memory, once [`init`] has run.
-pub static HIDDEN: Mutex<Hidden> = Mutex::new(Hidden { next: 0, end: 0 });
+/// Hidden memory, once [`init`] has run. QEMU's RAM starts zeroed.
+static HIDDEN: Mutex<Pool> = Mutex::new(Pool::EMPTY);
 
 /// Gives the allocator its memory.
 pub fn init(start: u64, end: u64) {
-    *HIDDEN.lock() = Hidden { next: start, end };
+    *HIDDEN.lock() = Pool::new(start, end);
 }
 
-impl Hidden {
-    /// Takes `len` bytes with an alignment that is a power of two. QEMU's RAM starts zeroed.
-    pub fn take(&mut self, len: u64, align: u64) -> Option<u64> {
-        let start = self.next.checked_add(align - 1)? & !(align - 1);
-        let next = start.checked_add(len)?;
-        if next > self.end {
-            return None;
-        }
-        self.next = next;
-        Some(start)
-    }
-
-    /// Bytes left.
-    pub fn left(&self) -> u64 {
-        self.end - self.next
-    }
+fn exhausted(len: u64) -> ! {
+    crate::fatal!(
+        "not enough hidden memory: {} bytes wanted, {} left; give QEMU a larger -m",
+        len,
+        HIDDEN.lock().left()
+    )
 }
 
 /// Takes hidden memory, or ends with a message.
 pub fn take(len: u64, align: u64) -> u64 {
     let taken = HIDDEN.lock().take(len, align);
-    match taken {
-        Some(start) => start,
-        None => crate::fatal!(
-            "not enough hidden memory: {} bytes wanted, {} left; give QEMU a larger -m",
-            len,
-            HIDDEN.lock().left()
-        ),
+    taken.unwrap_or_else(|| exhausted(len))
+}
+
+/// What fills a page, is valid if all its bytes are 0, and has no padding.
+///
+/// # Safety
+/// The implementation has to be as said.
+pub unsafe trait PageSized {}
+
+// SAFETY: integers and arrays of them, of 4096 bytes by an assertion next to the type.
+unsafe impl PageSized for Vmcb {}
+// SAFETY: bytes.
+unsafe impl PageSized for [u8; 4096] {}
+
+/// A page that the processor may mark in-use, such as a VMCB, with its one owner. It is found by the
+/// direct map at each access: the processor writes to it as well, between two borrows.
+pub struct InUse<T: PageSized>(InUsePage, PhantomData<T>);
+
+impl<T: PageSized> InUse<T> {
+    /// A page of zeros, or the end with a message.
+    pub fn new() -> Self {
+        const { assert!(size_of::<T>() == 4096 && align_of::<T>() <= 4096) };
+        let page = HIDDEN.lock().in_use();
+        let page = page.unwrap_or_else(|| exhausted(2 * 4096));
+        Self(page, PhantomData)
+    }
+
+    /// Its physical address.
+    #[inline(always)]
+    pub fn pa(&self) -> u64 {
+        self.0.address()
+    }
+}
+
+impl<T: PageSized> Deref for InUse<T> {
+    type Target = T;
+
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        // SAFETY: a page that this value alone owns, with a valid T (zeros at first); the processor
+        // writes to it by VMRUN and VMSAVE only, which no borrow spans.
+        unsafe { &*direct(self.pa()).cast::<T>() }
+    }
+}
+
+impl<T: PageSized> DerefMut for InUse<T> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as above.
+        unsafe { &mut *direct(self.pa()).cast::<T>() }
     }
 }
 
@@ -57,7 +91,7 @@ pub struct Tables;
 
 impl Frames for Tables {
     fn alloc(&mut self) -> Option<u64> {
-        let page = HIDDEN.lock().take(4096, 4096)?;
+        let page = HIDDEN.lock().page()?;
         memory::wipe(page, page + 4096);
         Some(page)
     }

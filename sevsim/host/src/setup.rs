@@ -5,7 +5,6 @@ use hypervisor::Entry;
 use hypervisor::Options;
 use hypervisor::Vm;
 use machine::control;
-use machine::firmware;
 use machine::layout::Layout;
 use machine::layout::FOUR_GIB;
 use machine::npt;
@@ -15,6 +14,7 @@ use crate::clock;
 use crate::cpu;
 use crate::direct;
 use crate::fatal;
+use crate::launch;
 use crate::log;
 use crate::memory;
 use crate::memory::LARGE;
@@ -116,6 +116,10 @@ pub fn take_over(info: u64) {
         Ok(options) => options,
         Err(error) => fatal!("{error}"),
     };
+    let launch_options = match machine::launch::options::Options::parse(info.options()) {
+        Ok(options) => options,
+        Err(error) => fatal!("{error}"),
+    };
     let modules = Modules::find(info);
     let raw = options.entry == Entry::Raw;
     let Some(boots) = (if raw {
@@ -172,10 +176,6 @@ pub fn take_over(info: u64) {
     memory::wipe(LARGE, (LARGE + memory::image_len()).max(modules.end()));
     memory::wipe(low - BIOS_TOP, low);
 
-    let reset_vector = firmware::reset_vector(firmware);
-    if reset_vector.is_none() && options.vcpus > 1 {
-        fatal!("no firmware with a SEV-ES reset block, so the guest can have one vCPU only");
-    }
     let Ok(private_map) = npt::private_map(&mut pages::Tables, &layout) else {
         fatal!("not enough hidden memory for page tables: give QEMU a larger -m");
     };
@@ -187,7 +187,12 @@ pub fn take_over(info: u64) {
         host.tsc_khz
     );
     let memory = Memory { layout };
-    let direct = raw.then(|| direct::launch(&host, &memory, &options));
+    let plan = raw.then(|| direct::load(&host, &memory, &options));
+    let start = match &plan {
+        Some(plan) => launch::Start::Kernel(plan, 1 << options.cbit),
+        None => launch::Start::Firmware(firmware),
+    };
+    let guest = launch::launch(&host, &memory, &start, &launch_options);
     let vm = match Vm::new(host, options) {
         Ok(vm) => vm,
         Err(error) => fatal!("{error}"),
@@ -204,8 +209,7 @@ pub fn take_over(info: u64) {
             let ([_, _, ecx, _], [_, ebx7, ecx7, _]) = (cpu::cpuid(1, 0), cpu::cpuid(7, 0));
             control::cr4_defined(ecx, ebx7, ecx7)
         },
-        reset_vector,
-        direct,
+        guest,
     });
 }
 

@@ -23,6 +23,7 @@ use machine::insn::Insn;
 use machine::npt::Alias;
 use machine::npt::Exhausted;
 use machine::vmcb::bits;
+use machine::vmcb::Vmcb;
 
 use crate::cpu;
 use crate::fatal;
@@ -206,7 +207,7 @@ impl Vcpu {
             // No guest has address space 0: the entry that measures the switch. The guest's state is
             // as after reset.
             exit::INVALID if self.vmcb.control.asid == 0 => {
-                self.vmcb = self.scratch.clone();
+                *self.vmcb = self.scratch.clone();
                 self.stats.calibrate();
             }
             exit::INVALID => self.invalid(),
@@ -271,7 +272,7 @@ impl Vcpu {
         }
         let world = self.world;
         let tasks = state::TaskRegisters {
-            scratch: self.scratch_pa,
+            scratch: self.scratch.pa(),
         };
         let place = self.place();
         let save = &mut self.vmcb.save;
@@ -384,7 +385,7 @@ impl Vcpu {
 
     /// Continues behind an instruction that the machine carried out.
     fn advance(&mut self, len: usize) {
-        let save = &mut self.vmcb.save;
+        let Vmcb { control, save } = &mut *self.vmcb;
         let rip = save.rip.wrapping_add(len as u64);
         save.rip = if save.long_code() {
             rip
@@ -392,7 +393,7 @@ impl Vcpu {
             rip & 0xffff_ffff
         };
         save.rflags &= !bits::RFLAGS_RF;
-        self.vmcb.control.int_state = 0;
+        control.int_state = 0;
         if save.rflags & bits::RFLAGS_TF != 0 {
             // The single-step trap that the instruction would have ended with.
             save.dr6 |= 1 << 14;

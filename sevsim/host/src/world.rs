@@ -2,8 +2,6 @@
 //! What all CPUs share: the VM, the guest's memory, the tables that are the same for each vCPU.
 
 use hypervisor::Vm;
-use machine::direct::Plan;
-use machine::firmware::ResetVector;
 use machine::layout::Layout;
 use machine::layout::Place;
 use machine::paging::Backing;
@@ -11,6 +9,7 @@ use machine::paging::GuestMemory;
 use machine::paging::NotMemory;
 use spin::Once;
 
+use crate::launch::Guest;
 use crate::memory::direct;
 use crate::platform;
 use crate::platform::Host;
@@ -32,10 +31,8 @@ pub struct World {
     pub msrpm: u64,
     /// Bits of CR4 that the guest may set.
     pub cr4_defined: u64,
-    /// Where APs start; `None` if the firmware has no SEV-ES reset block.
-    pub reset_vector: Option<ResetVector>,
-    /// How the guest was launched without firmware.
-    pub direct: Option<Plan>,
+    /// The guest as it was launched.
+    pub guest: Guest,
     /// The untrusted host's half.
     pub vm: Vm<Host>,
 }

@@ -136,7 +136,7 @@ impl fmt::Display for OptionError<'_> {
                 f,
                 "unknown option `{key}`; known are mem, vcpus, cbit, ghcb, apic, intercept, \
                  reduction, monitor, nmi-test, entry, kernel-at, params-at, cmdline-at, \
-                 initrd-at, rsdp-at, tsc and lie"
+                 initrd-at, rsdp-at, tsc, smm and lie"
             ),
             Self::BadValue {
                 key,
@@ -154,6 +154,10 @@ impl Options {
     pub fn parse(text: &str) -> Result<Self, OptionError<'_>> {
         let mut options = Self::default();
         for word in text.split_ascii_whitespace() {
+            // The machine's: what the secure processor is told, no business of the host.
+            if word.starts_with("launch-") {
+                continue;
+            }
             let (key, value) = word.split_once('=').ok_or(OptionError::NotKeyValue(word))?;
             options
                 .set(key, value)
@@ -232,6 +236,14 @@ impl Options {
             "cmdline-at" => address(value).map(|at| self.place.command_line = Some(at)),
             "initrd-at" => address(value).map(|at| self.place.initrd = Some(at)),
             "rsdp-at" => address(value).map(|at| self.place.rsdp = Some(at)),
+            // KVM answers KVM_CAP_X86_SMM by "no" for such a VM, so that the VMM does not start one.
+            "smm" => match value {
+                "off" => Ok(()),
+                _ => Err(
+                    "off: a SEV-ES guest has no system management mode, as its host cannot \
+                          switch its registers",
+                ),
+            },
             "lie" => self.add_lie(value),
             _ => return None,
         };
@@ -328,6 +340,8 @@ mod tests {
             "monitor=1",
             "tsc=1",
             "nmi-test=1",
+            "smm=on",
+            "smm=",
             "mem=-64",
             "entry=bios",
             "kernel-at=1000",
@@ -340,6 +354,22 @@ mod tests {
                 "{bad}"
             );
         }
+    }
+
+    #[test]
+    fn system_management_mode_is_refused_for_the_vm() {
+        assert_eq!(Options::parse("smm=off"), Ok(Options::default()));
+        let text = Options::parse("smm=on").unwrap_err().to_string();
+        assert!(
+            text.contains("SEV-ES guest has no system management mode"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn words_of_the_launch_are_left_alone() {
+        let text = "launch-tik=00 launch-policy=x mem=1024";
+        assert_eq!(Options::parse(text).unwrap().mem_mib, 1024);
     }
 
     #[test]

@@ -3,17 +3,20 @@
 //!
 //! SEV-ES hardware takes it from the VMSA, as the VMM had it measured. The values are those of KVM
 //! and QEMU, which differ from the processor's own after reset in three: caches are on, CR4.MCE is
-//! the host's, and EFER.SVME is set. What the VMSA holds besides - FPU (FCW 0x37f, MXCSR 0x1f80),
-//! XCR0 (1), PKRU, XSS, TSC_AUX, DR0 to DR3 - VMRUN does not load here: it is the physical CPU's,
-//! which no firmware and no host has changed since reset.
+//! the host's, and EFER.SVME is set. What the VMSA holds besides - FPU, XCR0, PKRU, XSS, TSC_AUX,
+//! DR0 to DR3 - VMRUN does not load here: it is the physical CPU's, which no firmware and no host
+//! has changed since reset (FCW 0x37f, MXCSR 0x1f80, XCR0 1, else 0).
 
 use crate::firmware::ResetVector;
+use crate::launch::vmsa::Fpu;
+use crate::launch::vmsa::Vmsa;
 use crate::vmcb::bits;
 use crate::vmcb::Segment;
 use crate::vmcb::Vmcb;
 
-/// EDX after reset: family 25, model 1, stepping 1, the processor that QEMU's EPYC-Milan names.
-pub const SIGNATURE: u64 = 0x00a0_0f11;
+/// EAX of CPUID leaf 1, which a processor has in EDX after reset: family 25, model 1, stepping 1,
+/// those of QEMU's EPYC-Milan.
+pub const SIGNATURE: u32 = 0x00a0_0f11;
 
 /// A VMCB whose guest is as after power-on: real mode at 4 GiB - 16.
 pub fn vmcb() -> Vmcb {
@@ -72,10 +75,22 @@ pub fn vmcb() -> Vmcb {
 }
 
 /// Lets the guest start at `vector` instead, as the firmware asks for its application processors.
-pub fn start_at(vmcb: &mut Vmcb, vector: ResetVector) {
+/// The selector stays that of the reset state, as in QEMU, and does not belong to the base.
+fn start_at(vmcb: &mut Vmcb, vector: ResetVector) {
     vmcb.save.cs.base = u64::from(vector.cs_base);
-    vmcb.save.cs.selector = (vector.cs_base >> 4) as u16;
     vmcb.save.rip = u64::from(vector.ip);
+}
+
+/// The save area at launch of a vCPU with processor `signature`: the first one, or with a `vector`
+/// an application processor.
+pub fn vmsa(signature: u32, vector: Option<ResetVector>, fpu: Fpu) -> Vmsa {
+    let mut vmcb = vmcb();
+    if let Some(vector) = vector {
+        start_at(&mut vmcb, vector);
+    }
+    let mut registers = [0; 14];
+    registers[2] = u64::from(signature);
+    Vmsa::sync(&vmcb.save, &registers, fpu)
 }
 
 #[cfg(test)]
@@ -99,7 +114,6 @@ mod tests {
             ("rsp", save.rsp, 0),
             ("rax", save.rax, 0),
             ("g_pat", save.g_pat, 0x0007_0406_0007_0406),
-            ("rdx", SIGNATURE, 0x00a0_0f11),
             ("cpl", save.cpl.into(), 0),
         ] {
             assert_eq!(value, want, "{name}");

@@ -4,6 +4,11 @@
 use core::mem::offset_of;
 use core::mem::size_of;
 
+use zerocopy::FromBytes;
+use zerocopy::Immutable;
+use zerocopy::IntoBytes;
+use zerocopy::KnownLayout;
+
 /// Default size of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CodeSize {
@@ -17,7 +22,9 @@ pub enum CodeSize {
 
 /// A segment register as the VMCB stores it.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 pub struct Segment {
     /// Selector.
     pub selector: u16,
@@ -99,7 +106,10 @@ pub struct Control {
     pub nested_cr3: u64,
     /// Last-branch control.
     pub lbr_ctl: u64,
-    reserved_c0: [u8; 832],
+    reserved_c0: [u8; 72],
+    /// The save area of a SEV-ES guest (APM vol. 2, 15.35.2). Hardware without SEV-ES ignores it.
+    pub vmsa_pa: u64,
+    reserved_110: [u8; 752],
 }
 
 /// The state save area.
@@ -184,6 +194,7 @@ const _: () = {
     assert!(offset_of!(Control, nested_ctl) == 0x90);
     assert!(offset_of!(Control, event_inj) == 0xa8);
     assert!(offset_of!(Control, nested_cr3) == 0xb0);
+    assert!(offset_of!(Control, vmsa_pa) == 0x108);
     assert!(size_of::<Control>() == 0x400);
     assert!(offset_of!(Save, tr) == 0x90);
     assert!(offset_of!(Save, cpl) == 0xcb);
@@ -370,7 +381,9 @@ impl Control {
             event_inj_error: 0,
             nested_cr3: 0,
             lbr_ctl: 0,
-            reserved_c0: [0; 832],
+            reserved_c0: [0; 72],
+            vmsa_pa: 0,
+            reserved_110: [0; 752],
         }
     }
 

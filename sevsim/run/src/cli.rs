@@ -3,8 +3,14 @@
 
 use std::path::PathBuf;
 
+use clap::Args;
 use clap::Parser;
+use clap::Subcommand;
 use clap::ValueEnum;
+use machine::launch::options;
+use machine::launch::policy::Policy;
+use machine::launch::vmsa::Fpu;
+use machine::launch::Firmware;
 
 /// The firmware of Debian's package ovmf.
 pub const FIRMWARE: &str = "/usr/share/ovmf/OVMF.fd";
@@ -58,10 +64,122 @@ Example: a SEV-ES guest with two vCPUs that runs the check and powers off
     sevsim-run --batch --sevsim build/sevsim/sevsim.elf32 --kernel bzImage \\
         --initrd build/initramfs.cpio.gz --vcpus 2";
 
+/// What the guest's owner and the secure processor agree on.
+#[derive(Clone, Debug, Args)]
+pub struct Launch {
+    /// Guest policy: bit 0 forbids debugging, bit 2 demands SEV-ES and has to be set, bits 23:16 and
+    /// 31:24 are the least SEV API version (major, minor)
+    #[arg(long, value_name = "BITS", default_value = "0x4", value_parser = policy)]
+    pub policy: Policy,
+
+    /// The owner's transport integrity key (16 bytes): the launch is measured by it
+    #[arg(long, value_name = "FILE")]
+    pub tik: Option<PathBuf>,
+
+    /// The measurement's nonce in hexadecimal, in place of a random one
+    #[arg(long, value_name = "HEX", value_parser = nonce, requires = "tik")]
+    pub nonce: Option<Bytes>,
+
+    /// Version of the secure processor's firmware
+    #[arg(long, value_name = "MAJOR.MINOR.BUILD", default_value = "1.55.21", value_parser = firmware)]
+    pub sev_firmware: Firmware,
+
+    /// FPU in the vCPUs' initial state: reset (KVM since 6.10), or zero (before)
+    #[arg(long, value_name = "STATE", default_value = "reset", value_parser = fpu)]
+    pub initial_fpu: Fpu,
+
+    /// The above as sevsim's words
+    #[arg(skip)]
+    pub words: String,
+}
+
+/// 16 bytes.
+pub type Bytes = u128;
+
+fn policy(text: &str) -> Result<Policy, String> {
+    let hint = "give bits such as 0x5; 6 to 15 are reserved";
+    options::policy(text).ok_or_else(|| hint.into())
+}
+
+fn nonce(text: &str) -> Result<Bytes, String> {
+    let bytes = options::hex(text).map(u128::from_be_bytes);
+    bytes.ok_or_else(|| "give 32 hexadecimal digits".into())
+}
+
+fn firmware(text: &str) -> Result<Firmware, String> {
+    options::firmware(text).ok_or_else(|| "give three numbers such as 1.55.21".into())
+}
+
+fn fpu(text: &str) -> Result<Fpu, String> {
+    Fpu::parse(text).ok_or_else(|| "it is reset or zero".into())
+}
+
+/// What else there is to do than to start a guest.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Compute the digest of a launch, as its guest's owner does, and its measurement
+    Measure(Measure),
+}
+
+/// What `sevsim-run measure` needs to know.
+#[derive(Clone, Debug, Args)]
+pub struct Measure {
+    /// The guest's firmware
+    #[arg(long, value_name = "FILE", default_value = FIRMWARE)]
+    pub firmware: PathBuf,
+
+    /// Number of virtual processors
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub vcpus: usize,
+
+    /// Processor: EAX of CPUID leaf 1, by default that of QEMU's EPYC-Milan
+    #[arg(long, value_name = "NUMBER", default_value = "0xa00f11", value_parser = signature)]
+    pub signature: u32,
+
+    /// Kernel; with it the hashes of kernel, initramfs and command line are measured
+    #[arg(long, value_name = "FILE")]
+    pub kernel: Option<PathBuf>,
+
+    /// Initramfs
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    pub initrd: Option<PathBuf>,
+
+    /// The kernel's whole command line
+    #[arg(
+        long,
+        value_name = "LINE",
+        requires = "kernel",
+        default_value = "",
+        allow_hyphen_values = true
+    )]
+    pub append: String,
+
+    /// Write the save areas to vmsa0.bin, vmsa1.bin ... in this folder
+    #[arg(long, value_name = "DIR")]
+    pub dump_vmsa: Option<PathBuf>,
+
+    /// What owner and secure processor agree on
+    #[command(flatten)]
+    pub launch: Launch,
+}
+
+fn signature(text: &str) -> Result<u32, String> {
+    let number = match text.strip_prefix("0x") {
+        Some(digits) => u32::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    number.map_err(|_| "give a number such as 0xa00f11".into())
+}
+
 /// Start a guest in QEMU under sevsim, show its console and tell how it ended.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "sevsim-run", version, after_help = AFTER_HELP, args_override_self = true)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Cli {
+    /// Something else than to start a guest
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     /// sevsim's image (32-bit ELF, multiboot)
     #[arg(long, value_name = "FILE", default_value = "build/sevsim/sevsim.elf32")]
     pub sevsim: PathBuf,
@@ -137,6 +255,15 @@ pub struct Cli {
     /// for it. Needs --vcpus 1 and --apic xapic; slow
     #[arg(long)]
     pub count_instructions: bool,
+
+    /// What owner and secure processor agree on
+    #[command(flatten)]
+    pub launch: Launch,
+
+    /// Let the firmware check kernel, initramfs and command line by hashes that are measured with
+    /// it. Needs a firmware that was built for it
+    #[arg(long, requires = "kernel")]
+    pub kernel_hashes: bool,
 
     /// Further option for sevsim (KEY=VALUE)
     #[arg(long = "option", value_name = "KEY=VALUE")]

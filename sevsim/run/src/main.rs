@@ -8,6 +8,7 @@ mod cli;
 mod codes;
 mod console;
 mod ktap;
+mod measure;
 mod process;
 mod qemu;
 mod report;
@@ -21,12 +22,17 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::cli::Cli;
+use crate::cli::Command;
 use crate::setup::SetupError;
 
 /// Exit code for wrong usage and missing things; clap uses the same.
 const USAGE: u8 = 2;
 
 fn run(cli: Cli) -> Result<i32, SetupError> {
+    if let Some(Command::Measure(args)) = &cli.command {
+        print!("{}", measure::measure(args)?);
+        return Ok(0);
+    }
     let json_file = cli.json.clone();
     let config = setup::configure(cli)?;
     let version = qemu::probe(&config.cli)?;

@@ -66,6 +66,7 @@ pub fn sevsim_options(cli: &Cli) -> String {
     if cli.count_instructions {
         text += " tsc=guest";
     }
+    text += &cli.launch.words;
     for option in &cli.options {
         text += " ";
         text += option;

@@ -7,6 +7,7 @@ use std::fmt::Write;
 use serde_json::json;
 
 use crate::ktap::Outcome;
+use crate::measure;
 use crate::process::Run;
 use crate::setup::Config;
 use crate::simlog::Record;
@@ -124,6 +125,7 @@ pub fn summary(config: &Config, run: &Run, verdict: &Verdict) -> String {
             let _ = writeln!(text, "  {line}");
         }
     }
+    text += &measure::told(&run.seen.log);
     let word = verdict.word();
     let wall = run.wall.as_secs_f64();
     let _ = writeln!(text, "sevsim-run: {word}: {} ({wall:.1} s)", verdict.line());

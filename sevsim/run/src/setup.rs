@@ -12,6 +12,7 @@ use crate::cli::Cli;
 use crate::cli::Entry;
 use crate::cli::FIRMWARE;
 use crate::ktap::KnownFailures;
+use crate::measure;
 use crate::verdict::Expect;
 
 /// The most vCPUs that sevsim knows.
@@ -327,6 +328,7 @@ pub fn configure(mut cli: Cli) -> Result<Config, SetupError> {
         ));
     }
     check_formats(&cli)?;
+    cli.launch.words = measure::words(&cli.launch, cli.kernel_hashes)?;
 
     let known = match &cli.known_failures {
         None => KnownFailures::default(),

@@ -3,12 +3,11 @@
 
 use core::fmt;
 
+use hypervisor::Entry;
 use hypervisor::MAX_VCPUS;
 use machine::delivery::Tasks;
-use machine::direct;
 use machine::event::Event;
 use machine::npt::Tables;
-use machine::reset;
 use machine::stage::Tracker;
 use machine::vmcb::Segment;
 use machine::vmcb::Vmcb;
@@ -19,6 +18,7 @@ use crate::cpu;
 use crate::fatal;
 use crate::memory;
 use crate::pages;
+use crate::pages::InUse;
 use crate::world::World;
 
 /// Physical address of the page where VMRUN keeps the host's state.
@@ -26,7 +26,7 @@ const VM_HSAVE_PA: u32 = 0xc001_0117;
 
 /// General registers that VMRUN does not switch; run.S knows the order.
 #[repr(C)]
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub struct Regs {
     /// RBX, RCX, RDX, RSI, RDI, RBP, R8 to R15.
     pub saved: [u64; 14],
@@ -36,25 +36,21 @@ extern "C" {
     fn world_switch(regs: *mut Regs, vmcb_pa: u64);
 }
 
-/// One vCPU. The VMCB comes first: the struct is page-aligned.
+/// One vCPU.
 #[repr(C)]
 pub struct Vcpu {
     /// Control block.
-    pub vmcb: Vmcb,
-    /// Where VMRUN keeps the host's state.
-    host_save: [u8; 4096],
+    pub vmcb: InUse<Vmcb>,
     /// Target of VMSAVE; at first a copy of the VMCB.
-    pub scratch: Vmcb,
+    pub scratch: InUse<Vmcb>,
+    /// Where VMRUN keeps the host's state.
+    _host_save: InUse<[u8; 4096]>,
     /// Registers outside the VMCB.
     pub regs: Regs,
     /// Index, which is the APIC ID.
     pub index: usize,
     /// State shared with the others.
     pub world: &'static World,
-    /// Physical address of `vmcb`.
-    vmcb_pa: u64,
-    /// Physical address of `scratch`.
-    pub scratch_pa: u64,
     /// MSR 0xc0010130.
     pub ghcb_msr: u64,
     /// Event to inject at the next entry.
@@ -87,48 +83,42 @@ impl Vcpu {
         };
         let pa = pages::take(size_of::<Self>() as u64, 4096);
         let at = memory::direct(pa).cast::<Self>();
-        let mut vmcb = reset::vmcb();
-        if index != 0 {
-            if let Some(vector) = world.reset_vector {
-                reset::start_at(&mut vmcb, vector);
-            }
-        }
+        let vmsa = world.guest.vmsa(index);
+        let mut vmcb = InUse::<Vmcb>::new();
+        // What VMRUN of SEV-ES hardware does.
+        let regs = Regs {
+            saved: vmsa.load(&mut vmcb.save),
+        };
+        vmcb.control.vmsa_pa = vmsa.pa();
         super::control::set_up(&mut vmcb.control, options, world, tables.private_root);
-        let mut regs = Regs::default();
-        regs.saved[2] = reset::SIGNATURE;
-        if let Some(plan) = &world.direct {
-            direct::start(&mut vmcb.save, plan, world.cbit);
-            // RSI.
-            regs.saved[3] = plan.params.start;
-        }
-        let scratch = vmcb.clone();
-        let scratch_pa = pa + core::mem::offset_of!(Self, scratch) as u64;
+        let scratch = InUse::<Vmcb>::new();
+        let scratch_pa = scratch.pa();
+        let host_save = InUse::<[u8; 4096]>::new();
+        let host_save_pa = host_save.pa();
         // SAFETY: fresh memory of the right size and alignment that nobody else knows.
-        unsafe {
+        let vcpu = unsafe {
             at.write(Self {
                 vmcb,
-                host_save: [0; 4096],
                 scratch,
+                _host_save: host_save,
                 regs,
                 index,
                 world,
-                vmcb_pa: pa,
-                scratch_pa,
                 ghcb_msr: world.vm.ghcb_msr_at_reset(),
                 pending: None,
                 tables,
                 aliases_cr3: 0,
                 cbit_active: false,
-                tracker: Tracker::new(world.direct.is_none()),
+                tracker: Tracker::new(options.entry == Entry::Firmware),
                 stepping: Stepping::default(),
                 stats: Stats::of(index),
             });
-            (*at).update_paging();
-            // With the root of the nested tables that goes with a guest that starts with paging.
-            (*at).scratch = (*at).vmcb.clone();
-        }
-        let host_save = pa + core::mem::offset_of!(Self, host_save) as u64;
-        if !cpu::wrmsr(VM_HSAVE_PA, host_save) {
+            &mut *at
+        };
+        vcpu.update_paging();
+        // With the root of the nested tables that goes with a guest that starts with paging.
+        *vcpu.scratch = vcpu.vmcb.clone();
+        if !cpu::wrmsr(VM_HSAVE_PA, host_save_pa) {
             fatal!("the CPU refuses VM_HSAVE_PA: its SVM is not usable");
         }
         // SAFETY: `scratch` holds the reset state of what VMLOAD loads.
@@ -139,7 +129,7 @@ impl Vcpu {
     /// Runs the guest until its next exit.
     pub fn switch(&mut self) {
         // SAFETY: the VMCB is valid and this CPU's own; the routine restores all host registers.
-        unsafe { world_switch(&raw mut self.regs, self.vmcb_pa) }
+        unsafe { world_switch(&raw mut self.regs, self.vmcb.pa()) }
     }
 
     /// A general register by its number in instructions.
@@ -182,11 +172,16 @@ pub fn register(saved: &[u64; 14], rax: u64, rsp: u64, number: u8) -> u64 {
     }
 }
 
-/// Prints the registers that matter in reports.
+/// Prints the registers that matter in reports: the machine's own view, as its debugger would have
+/// it. The hypervisor has none of them.
 pub struct Registers<'a>(&'a Vcpu);
 
 impl fmt::Display for Registers<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // What DBG_DECRYPT would do for a host, which the guest's owner may forbid.
+        if !self.0.world.guest.launched.policy().debug() {
+            return f.write_str("(the guest's policy forbids to show its registers)");
+        }
         let save = &self.0.vmcb.save;
         write!(
             f,

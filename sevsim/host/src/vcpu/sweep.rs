@@ -171,7 +171,7 @@ impl Vcpu {
         }
         let world = self.world;
         let tasks = state::TaskRegisters {
-            scratch: self.scratch_pa,
+            scratch: self.scratch.pa(),
         };
         let save = &mut self.vmcb.save;
         match delivery::deliver_nmi(save, &world.memory, &tasks, world.cbit) {

@@ -15,11 +15,14 @@ mod tables;
 use core::fmt;
 use core::ops::Range;
 
+use crate::launch::vmsa::Fpu;
+use crate::launch::vmsa::Vmsa;
 use crate::layout::Layout;
 use crate::layout::FOUR_GIB;
 use crate::paging::Backing;
 use crate::paging::GuestMemory;
 use crate::paging::NotMemory;
+use crate::reset;
 use crate::vmcb::bits;
 use crate::vmcb::Save;
 use crate::vmcb::Segment;
@@ -312,8 +315,19 @@ pub fn launch<M: GuestMemory>(
     Ok(())
 }
 
-/// The first vCPU's state. RSI is to hold the address of the boot parameters.
-pub fn start(save: &mut Save, plan: &Plan, cbit: u64) {
+/// The save area of the vCPU, whose processor has `signature`.
+pub fn vmsa(signature: u32, plan: &Plan, cbit: u64, fpu: Fpu) -> Vmsa {
+    let mut save = reset::vmcb().save;
+    start(&mut save, plan, cbit);
+    let mut registers = [0; 14];
+    registers[2] = u64::from(signature);
+    // RSI.
+    registers[3] = plan.params.start;
+    Vmsa::sync(&save, &registers, fpu)
+}
+
+/// The vCPU's state in its VMCB.
+fn start(save: &mut Save, plan: &Plan, cbit: u64) {
     let data = Segment {
         selector: BOOT_DS,
         attributes: 0xc93,
