@@ -16,11 +16,11 @@ override quote = '$(subst ','\'',$(1))'
 # ---- What can be set on the command line (make help explains)
 SEV_ES ?= rust
 own-variables := KERNEL_SRC O SEV_ES VCPUS MEM APPEND INITRD DISK KERNEL CBIT APIC ENTRY BATCH \
-		 ARGS FROM TRAILERS TOOLCHAIN
+		 ARGS FROM TRAILERS TOOLCHAIN CONFIGS
 export $(own-variables)
 
 test-parts := test-scripts test-unit test-build test-check test-boot test-early test-nmi \
-	      test-nmi-short test-tools
+	      test-nmi-short test-tools test-configs
 own-goals := help kernel kernel-rust kernel-c kernel-help tree toolchain sevsim boot \
 	     test $(test-parts) bench check series series-check clean mrproper distclean
 
@@ -136,6 +136,10 @@ help:
 #H and what is no part of make test:
 #H   make test-nmi    the same for each exit, in Rust and C; all secondary CPUs offline and online
 #H                    200 times in a storm of NMIs
+#H   make test-configs   build and boot the Rust kernel by gcc, by the newest rustc, and with the
+#H                    options of tests/configs: mitigations, KASAN and lockdep, KCSAN, LTO (about 15
+#H                    minutes each on two cores)
+#H       CONFIGS='gcc ...'           only these
 #H   make bench       C and Rust side by side: size, instructions per exit, the decompressor,
 #H                    VMGEXITs per boot; what sevsim costs (README.md explains the tables)
 #H   make check       rustfmt, clippy, checkpatch --strict, shellcheck, syntax of Python
