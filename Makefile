@@ -15,7 +15,7 @@ override quote = '$(subst ','\'',$(1))'
 
 # ---- What can be set on the command line (make help explains)
 SEV_ES ?= rust
-own-variables := KERNEL_SRC O SEV_ES VCPUS MEM APPEND INITRD DISK KERNEL CBIT APIC ENTRY BATCH \
+own-variables := KERNEL_SRC O SEV SEV_ES VCPUS MEM APPEND INITRD DISK KERNEL CBIT APIC ENTRY BATCH \
 		 ARGS FROM TRAILERS TOOLCHAIN CONFIGS
 export $(own-variables)
 
@@ -120,6 +120,8 @@ help:
 #H       O=DIR        the kernel built there
 #H       SEV_ES=rust|c|none   who handles #VC; none: a plain guest, on QEMU without sevsim
 #H       CBIT=51      the C-bit's position, 39 to 51  APIC=xapic|x2apic
+#H       SEV=auto|sim|kvm   auto: this machine's SEV-ES by KVM if it has it, else sevsim; a line says
+#H                    which (Documentation/hardware.md)
 #H       ENTRY=raw    no firmware: start the kernel at its 64-bit entry, with one vCPU
 #H       BATCH=1      no terminal: run the user-space check, power off, and tell by the exit status
 #H       ARGS='...'   further options of sevsim-run (ARGS=--help lists them)
