@@ -80,7 +80,8 @@ check: toolchain
 series: toolchain
 	@scripts/kernel-source
 	@scripts/in-toolchain scripts/series --trailers "$$TRAILERS" \
-		--from "$${FROM:-$$(git config user.name) <$$(git config user.email)>}"
+		--from "$${FROM:-$$(git config user.name) <$$(git config user.email)>}" \
+		$(if $(FROM),--maintainer)
 
 series-check: toolchain
 	@scripts/series-check
@@ -109,8 +110,10 @@ help:
 #H   make sevsim      the hypervisor and its runner, in build/sevsim
 #H   make toolchain   look for the tools on the host, else make a Debian root in build/toolchain
 #H   make series      mails for `git am` in build/series
-#H       FROM='Name <mail>'          author of the mails (else git's user)
-#H       TRAILERS='Tested-by: ...'   lines to add to each message, separated by '|'
+#H       FROM='Name <mail>'   author of the mails, and maintainer of what they add (else git's
+#H                            user, and MAINTAINERS names nobody)
+#H       TRAILERS='Signed-off-by: ...'   lines to add to each message, separated by '|'; nothing
+#H                            is signed off by itself
 #H
 #H Running: make boot, with
 #H       VCPUS=2      vCPUs, 1 to 8                   MEM=1024    MiB of memory

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
 """Tests of the series' format and of tree assembly, on a kernel of three files."""
 
+import contextlib
 import importlib.machinery
 import importlib.util
+import io
 import os
 import sys
 import tempfile
@@ -250,6 +252,40 @@ class PatchsetTest(unittest.TestCase):
         self.assertIn("Subject: [PATCH 0/2] The cover", mails[0].read_text())
         self.assertIn("Blurb.", mails[0].read_text())
         self.assertIn("Body.\n\nTested-by: C <c@d.e>\n---", mails[1].read_text())
+
+    def with_maintainers(self):
+        """Let the second patch add an entry to MAINTAINERS."""
+        self.put(self.pristine / "MAINTAINERS", "A\nM:\ta\n\nZ\nM:\tz\n")
+        hook = (
+            "diff --git a/MAINTAINERS b/MAINTAINERS\n--- a/MAINTAINERS\n+++ b/MAINTAINERS\n"
+            f"@@ -1,5 +1,8 @@\n A\n M:\ta\n \n+{SERIES.ENTRY}\n+F:\tx/\n+\n Z\n M:\tz\n"
+        )
+        self.patch("0002-b.patch", "add arch/x86/coco/sev/deep/\n\n" + SECOND_HOOK + hook)
+
+    def test_submitter_is_maintainer(self):
+        self.with_maintainers()
+        output = self.top / "out"
+        for maintainer in (True, False):
+            SERIES.make(self.top, self.pristine, output, ("A B", "a@b.c"), [], maintainer)
+            mail = sorted(output.iterdir())[-1].read_text()
+            self.assertIn(f"+{SERIES.ENTRY}\n", mail)
+            self.assertEqual("+M:\tA B <a@b.c>\n" in mail, maintainer)
+
+    def test_maintainer_needs_an_entry(self):
+        self.put(self.pristine / "MAINTAINERS", "A\nM:\ta\n\nZ\nM:\tz\n")
+        with self.assertRaises(patchset.PatchsetError):
+            SERIES.make(self.top, self.pristine, self.top / "out", ("A B", "a@b.c"), [], True)
+
+    def test_sign_off_is_the_senders(self):
+        mine = "Signed-off-by: A B <a@b.c>"
+        other = "Signed-off-by: C <c@d.e>"
+        author = ("A B", "a@b.c")
+        self.assertTrue(SERIES.check_trailers([other, mine], author))
+        self.assertFalse(SERIES.check_trailers(["Tested-by: C <c@d.e>"], author))
+        for wrong in ([mine, other], [other], ["nonsense"]):
+            with self.assertRaises(SystemExit), contextlib.redirect_stderr(io.StringIO()) as text:
+                SERIES.check_trailers(wrong, author)
+            self.assertRegex(text.getvalue(), "signs it off last|no trailer")
 
     def test_mail_check_sees_a_difference(self):
         output = self.top / "out"
