@@ -20,7 +20,7 @@ own-variables := KERNEL_SRC O SEV SEV_ES VCPUS MEM APPEND INITRD DISK KERNEL CBI
 export $(own-variables)
 
 test-parts := test-scripts test-unit test-build test-check test-boot test-early test-nmi \
-	      test-nmi-short test-tools test-configs
+	      test-nmi-short test-tools test-configs test-launch
 own-goals := help kernel kernel-rust kernel-c kernel-help tree toolchain sevsim boot \
 	     test $(test-parts) bench check series series-check clean mrproper distclean
 
@@ -139,6 +139,8 @@ help:
 #H   make test-early       each way into the kernel, and hosts that lie in each stage of the boot
 #H   make test-nmi-short   NMIs before each instruction of the #VC handler, for some exits
 #H and what is no part of make test:
+#H   make test-launch the launch in sevsim: digest and measurement are those that sev-snp-measure and
+#H                    virt-qemu-sev-validate compute (both are installed into the Debian root)
 #H   make test-nmi    the same for each exit, in Rust and C; all secondary CPUs offline and online
 #H                    200 times in a storm of NMIs
 #H   make test-configs   build and boot the Rust kernel by gcc, by the newest rustc, and with the
