@@ -2,6 +2,7 @@
 //! The exit loop of one vCPU: what the machine does itself, what becomes #VC, what is a VMGEXIT.
 
 mod control;
+mod hostile;
 mod msr;
 mod stage;
 mod state;
@@ -112,6 +113,9 @@ impl Vcpu {
     fn enter(&mut self) {
         let vm = &self.world.vm;
         vm.storm(self.index);
+        if vm.options().hostile.is_some() {
+            self.hostile_enter();
+        }
         if self.stepping.mine {
             self.sweep_nmi();
         }
@@ -170,7 +174,8 @@ impl Vcpu {
             self.msr(info1 != 0);
         } else if code == exit::VMMCALL {
             self.vmmcall();
-        } else if code == exit::CPUID || code == exit::IOIO && !self.world.vm.options().nmi_test {
+        } else if code == exit::CPUID || code == exit::IOIO && !self.world.vm.options().test_port()
+        {
             self.vc(code);
         } else if code == exit::NPF {
             self.nested_fault(info1, info2);
@@ -188,7 +193,7 @@ impl Vcpu {
                 unsafe { nmi_window() };
                 note_nmi(self);
             }
-            exit::IOIO if self.test_port(info1, info2) => (),
+            exit::IOIO if self.test_port(info1, info2) || self.hostile_port(info1, info2) => (),
             exit::IRET => self.iret(),
             exit::IOIO
             | exit::CPUID
@@ -261,6 +266,10 @@ impl Vcpu {
     /// Makes the exit a #VC of the guest.
     fn vc(&mut self, code: u64) {
         let code = self.staged(code);
+        if self.world.vm.options().hostile.is_some() {
+            let user = self.vmcb.save.cpl == 3;
+            self.world.vm.hostile_exception(self.index, user);
+        }
         self.vmcb.control.int_state = 0;
         // An access to a device while an event is delivered.
         if let Some(first) = self.pending.take() {

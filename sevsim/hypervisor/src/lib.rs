@@ -44,6 +44,8 @@ mod clock;
 mod dev;
 mod exit;
 mod ghcb;
+mod hostile;
+mod leak;
 mod lies;
 #[cfg(test)]
 mod mock;
@@ -58,7 +60,9 @@ mod vcpu;
 mod vm;
 
 pub use dev::acpi;
+pub use hostile::event::Event as HostileEvent;
+pub use hostile::Plan;
 pub use lies::{Lies, Stage, What};
-pub use options::{Apic, Entry, Intercept, OptionError, Options, Place, MAX_VCPUS};
+pub use options::{Apic, Entry, Intercept, LeakCheck, OptionError, Options, Place, MAX_VCPUS};
 pub use platform::{Blob, MsrFault, NotRam, Platform};
 pub use vm::{Next, SetupError, Stop, Vm};

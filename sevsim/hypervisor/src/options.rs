@@ -3,6 +3,7 @@
 
 use core::fmt;
 
+use crate::hostile::Plan;
 use crate::lies::{Lie, MAX_LIES};
 
 /// The most vCPUs that a VM can have.
@@ -28,6 +29,17 @@ pub enum Intercept {
     Default,
     /// Also RDTSC, RDTSCP, RDPMC, DR7, MONITOR and MWAIT, so that each exit can be exercised.
     All,
+}
+
+/// Whether the GHCB is searched for what the hypervisor should not see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeakCheck {
+    /// No.
+    Off,
+    /// What is found is reported.
+    Report,
+    /// And is an error of the run.
+    On,
 }
 
 /// How the guest starts.
@@ -85,6 +97,10 @@ pub struct Options {
     pub place: Place,
     /// `lie`: how the host deceives the guest, see `lies.rs`; may be given several times.
     pub lies: [Option<Lie>; MAX_LIES],
+    /// `hostile`: replies and events at random, see `hostile/mod.rs`.
+    pub hostile: Option<Plan>,
+    /// `leak-check`: whether the GHCB is searched for leaks (`on`, `report` or `off`).
+    pub leak_check: LeakCheck,
 }
 
 impl Default for Options {
@@ -104,6 +120,8 @@ impl Default for Options {
             entry: Entry::Firmware,
             place: Place::default(),
             lies: [None; MAX_LIES],
+            hostile: None,
+            leak_check: LeakCheck::Off,
         }
     }
 }
@@ -136,7 +154,7 @@ impl fmt::Display for OptionError<'_> {
                 f,
                 "unknown option `{key}`; known are mem, vcpus, cbit, ghcb, apic, intercept, \
                  reduction, monitor, nmi-test, entry, kernel-at, params-at, cmdline-at, \
-                 initrd-at, rsdp-at, tsc, smm and lie"
+                 initrd-at, rsdp-at, tsc, smm, lie, hostile and leak-check"
             ),
             Self::BadValue {
                 key,
@@ -150,6 +168,11 @@ impl fmt::Display for OptionError<'_> {
 }
 
 impl Options {
+    /// Whether the guest finds a test port.
+    pub fn test_port(&self) -> bool {
+        self.nmi_test || self.hostile.is_some()
+    }
+
     /// Reads an option string. A later word overrides an earlier one of the same name.
     pub fn parse(text: &str) -> Result<Self, OptionError<'_>> {
         let mut options = Self::default();
@@ -245,6 +268,17 @@ impl Options {
                 ),
             },
             "lie" => self.add_lie(value),
+            "hostile" => Plan::parse(value)
+                .map(|plan| self.hostile = Some(plan))
+                .ok_or("SEED, SEED:RATE or SEED:only=STEP"),
+            "leak-check" => match value {
+                "on" => Some(LeakCheck::On),
+                "report" => Some(LeakCheck::Report),
+                "off" => Some(LeakCheck::Off),
+                _ => None,
+            }
+            .map(|check| self.leak_check = check)
+            .ok_or("on, report or off"),
             _ => return None,
         };
         Some(result)
@@ -285,7 +319,7 @@ mod tests {
         let text = "mem=1024 vcpus=8 cbit=47 ghcb=1 apic=x2apic intercept=all reduction=1 \
                     monitor=on nmi-test=on tsc=guest entry=raw kernel-at=0x1000000 \
                     params-at=0x2000 cmdline-at=0x3000 initrd-at=0x140000000 rsdp-at=0x5000 \
-                    lie=any:late-fault lie=stage2:vc:0x7c";
+                    lie=any:late-fault lie=stage2:vc:0x7c hostile=5:10 leak-check=on";
         let want = Options {
             mem_mib: 1024,
             vcpus: 8,
@@ -311,6 +345,8 @@ mod tests {
                 None,
                 None,
             ],
+            hostile: Plan::parse("5:10"),
+            leak_check: LeakCheck::On,
         };
         assert_eq!(Options::parse(text), Ok(want));
     }
@@ -347,6 +383,8 @@ mod tests {
             "kernel-at=1000",
             "rsdp-at=0x",
             "lie=any:truth",
+            "hostile=x",
+            "leak-check=1",
             "lie=any:vc:1 lie=any:vc:1 lie=any:vc:1 lie=any:vc:1 lie=any:vc:1",
         ] {
             assert!(

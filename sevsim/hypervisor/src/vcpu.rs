@@ -6,6 +6,7 @@ use spin::Mutex;
 use crate::ap::Ap;
 use crate::atomic::{Bool, Word};
 use crate::exit::msr::MsrFile;
+use crate::hostile::Hostile;
 use crate::lies::Stage;
 use crate::nmi::Nmi;
 use crate::stats::Stats;
@@ -32,6 +33,8 @@ pub struct Vcpu {
     pub ap: Mutex<Ap>,
     /// Counts of exits.
     pub stats: Stats,
+    /// Hostile acts.
+    pub hostile: Hostile,
     /// MSRs that exist only here.
     pub msrs: Mutex<MsrFile>,
 }
@@ -64,6 +67,7 @@ impl Vcpu {
             complaints: Word::default(),
             ap: Mutex::new(Ap::new(index == 0)),
             stats: Stats::default(),
+            hostile: Hostile::default(),
             msrs: Mutex::new(MsrFile::default()),
         }
     }

@@ -12,9 +12,10 @@ use crate::dev::fw_cfg::FwCfg;
 use crate::dev::ioapic::IoApic;
 use crate::dev::power::Power;
 use crate::ghcb::Ghcb;
+use crate::leak::Leaks;
 use crate::lies::{Lies, Stage};
 use crate::msr_protocol;
-use crate::options::{Options, MAX_VCPUS};
+use crate::options::{LeakCheck, Options, MAX_VCPUS};
 use crate::platform::Platform;
 use crate::ram::Ram;
 use crate::storm::Storm;
@@ -89,6 +90,7 @@ pub struct Vm<P: Platform> {
     pci_ports: PciPorts,
     storm: Storm,
     lies: Lies,
+    leaks: Leaks,
     vcpus: [Vcpu; MAX_VCPUS],
     clock: Clock,
     ap_jump_table: Word,
@@ -113,6 +115,7 @@ impl<P: Platform> Vm<P> {
             platform,
             options,
             lies: Lies::new(options.lies),
+            leaks: Leaks::default(),
             ram,
             ap_jump_table: Word::default(),
             vcpus: core::array::from_fn(Vcpu::new),
@@ -156,7 +159,7 @@ impl<P: Platform> Vm<P> {
     pub fn vmgexit(&self, vcpu: usize, ghcb_msr: u64, cr4: u64) -> (u64, Next) {
         let vcpu = &self.vcpus[vcpu];
         if ghcb_msr & msr_protocol::INFO_MASK == 0 {
-            (ghcb_msr, self.nae_event(vcpu, ghcb_msr, cr4))
+            self.event_of(vcpu, ghcb_msr, cr4)
         } else {
             self.msr_request(vcpu, ghcb_msr, cr4)
         }
@@ -265,6 +268,7 @@ impl<P: Platform> Vm<P> {
             self.platform
                 .log(format_args!("report lie name={name} count={count}"));
         }
+        self.report_hostile();
         for vcpu in self.vcpus() {
             let (index, stats) = (vcpu.index, &vcpu.stats);
             for (name, count) in stats.nonzero() {
@@ -279,6 +283,35 @@ impl<P: Platform> Vm<P> {
                 stats.nmis.get(),
             ));
         }
+    }
+
+    /// What was found and done on purpose. The name of the line about leaks tells whether they are
+    /// an error of the run.
+    fn report_hostile(&self) {
+        let name = match self.options.leak_check {
+            LeakCheck::On => "leak",
+            LeakCheck::Report | LeakCheck::Off => "leak-seen",
+        };
+        self.leaks.for_each(|leak, count| {
+            self.platform.log(format_args!(
+                "report {name} exit={:#x} offset={:#x} bits={:#x} count={count}",
+                leak.code, leak.offset, leak.bits
+            ));
+        });
+        if self.options.hostile.is_some() {
+            for vcpu in self.vcpus() {
+                let (acts, steps) = vcpu.hostile.counts();
+                self.platform.log(format_args!(
+                    "report hostile vcpu={} steps={steps} acts={acts}",
+                    vcpu.index
+                ));
+            }
+        }
+    }
+
+    /// What the leak check found.
+    pub(crate) fn leaks(&self) -> &Leaks {
+        &self.leaks
     }
 
     pub(crate) fn ram(&self) -> &Ram {

@@ -182,6 +182,12 @@ pub fn classify(seen: &Seen, expect: &Expect, known: &KnownFailures) -> Verdict 
         Some(Ended::Lingering) | None => {}
     }
     if powered_off(seen) {
+        if let Some(leak) = seen.log.report.iter().find(|record| record.name == "leak") {
+            return Verdict::CheckFailed(format!(
+                "the guest showed its hypervisor what it should not: {}",
+                leak.pairs()
+            ));
+        }
         return judge_result(seen, expect, known);
     }
     let reset_by_sevsim = seen.log.event("reset").is_some();

@@ -203,3 +203,18 @@ fn reset_event_is_its_own_verdict() {
     run.qemu = Some(QemuExit::Status(0));
     assert_eq!(verdict(&run).exit_code(), 10);
 }
+
+#[test]
+fn a_leak_is_a_failure_of_the_run() {
+    let mut leaks = checked(&["1..1", "ok 1 a"], 0);
+    leaks
+        .log
+        .line("sevsim: report leak-seen exit=0x72 offset=0x308 bits=0x1 count=1");
+    assert_eq!(verdict(&leaks).exit_code(), 0);
+    leaks
+        .log
+        .line("sevsim: report leak exit=0x72 offset=0x308 bits=0x1 count=1");
+    let verdict = verdict(&leaks);
+    assert_eq!(verdict.exit_code(), 3);
+    assert!(verdict.line().contains("offset=0x308"));
+}

@@ -26,7 +26,7 @@ impl IoInfo {
     }
 
     /// Operand size in bytes: one of SZ8, SZ16, SZ32. `None` for no size at all.
-    fn size(self) -> Result<Option<u8>, BadInput> {
+    pub fn size(self) -> Result<Option<u8>, BadInput> {
         match (self.0 >> 4) & 7 {
             0 => Ok(None),
             size @ (1 | 2 | 4) => Ok(Some(size as u8)),

@@ -3,6 +3,7 @@
 
 pub mod code;
 pub mod cpuid;
+mod hostile;
 pub mod hypercall;
 pub mod ioio;
 pub mod mmio;
@@ -11,6 +12,7 @@ pub mod msr;
 use crate::ap::Hold;
 use crate::ghcb::layout::{RAX, RCX, RDX, SW_EXITCODE};
 use crate::ghcb::{BadInput, Exception, Fault, Ghcb};
+use crate::options::LeakCheck;
 use crate::platform::Platform;
 use crate::vcpu::Vcpu;
 use crate::vm::{Next, Stop, Vm};
@@ -46,8 +48,23 @@ impl Answer {
 }
 
 impl<P: Platform> Vm<P> {
+    /// Handles the event in the GHCB at `gpa`, and spoils the reply if the host is hostile. Returns
+    /// the value of the GHCB MSR to go on with.
+    pub(crate) fn event_of(&self, vcpu: &Vcpu, gpa: u64, cr4: u64) -> (u64, Next) {
+        let next = self.nae_event(vcpu, gpa, cr4);
+        let options = self.options();
+        let mut msr = gpa;
+        if options.hostile.is_some() && next == Next::Resume {
+            msr = self.spoil_reply(vcpu, gpa);
+        }
+        if options.leak_check != LeakCheck::Off {
+            self.note_reply(vcpu, gpa);
+        }
+        (msr, next)
+    }
+
     /// Handles the event in the GHCB at `gpa`.
-    pub(crate) fn nae_event(&self, vcpu: &Vcpu, gpa: u64, cr4: u64) -> Next {
+    fn nae_event(&self, vcpu: &Vcpu, gpa: u64, cr4: u64) -> Next {
         // KVM too returns to the guest when there is no GHCB to reply in, and takes 0 for none.
         if gpa == 0 || !self.ram().contains(gpa, 0x1000) {
             return self.no_ghcb(vcpu, gpa);
@@ -56,6 +73,9 @@ impl<P: Platform> Vm<P> {
             return self.no_ghcb(vcpu, gpa);
         };
         vcpu.stats.count_nae(ghcb.code);
+        if self.options().leak_check != LeakCheck::Off {
+            self.search_request(vcpu, &ghcb);
+        }
 
         let result = match ghcb.validate() {
             Ok(()) => self.dispatch(vcpu, &mut ghcb, cr4),

@@ -76,6 +76,8 @@ pub const RCX: Field = Field(offset_of!(Page, rcx));
 pub const RDX: Field = Field(offset_of!(Page, rdx));
 /// RBX.
 pub const RBX: Field = Field(offset_of!(Page, rbx));
+/// RSI.
+pub const RSI: Field = Field(offset_of!(Page, rsi));
 /// SW_EXITCODE.
 pub const SW_EXITCODE: Field = Field(offset_of!(Page, sw_exitcode));
 /// SW_EXITINFO1.

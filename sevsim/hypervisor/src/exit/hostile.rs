@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The leak check and hostile acts around an event, and what the machine asks about them.
+
+use crate::exit::code;
+use crate::ghcb::layout::{Valid, RAX, SW_EXITCODE, SW_SCRATCH, VALID_BITMAP};
+use crate::ghcb::Ghcb;
+use crate::hostile::{event, reply, Target};
+use crate::leak::{Leak, Request, SEEN};
+use crate::lies::Stage;
+use crate::platform::Platform;
+use crate::vcpu::Vcpu;
+use crate::vm::Vm;
+
+impl<P: Platform> Vm<P> {
+    /// A quadword of shared memory; 0 outside of it.
+    fn shared(&self, gpa: u64) -> u64 {
+        self.platform().read_shared_u64(gpa).unwrap_or(0)
+    }
+
+    /// Searches a request for leaks.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn search_request(&self, vcpu: &Vcpu, ghcb: &Ghcb<'_, P>) {
+        if vcpu.stage() == Stage::Firmware {
+            return;
+        }
+        let gpa = ghcb.gpa();
+        let request = Request {
+            code: ghcb.code,
+            info1: ghcb.info1,
+            info2: ghcb.info2,
+            rax: self.shared(gpa + RAX.offset()),
+            scratch: self.shared(gpa + SW_SCRATCH.offset()),
+        };
+        let valid = Valid::from_words(
+            self.shared(gpa + VALID_BITMAP),
+            self.shared(gpa + VALID_BITMAP + 8),
+        );
+        let search = |leak: Leak| {
+            if self.leaks().add(leak) {
+                self.platform().log(format_args!(
+                    "leak exit={:#x} info1={:#x} info2={:#x} offset={:#x} bits={:#x}",
+                    request.code, request.info1, request.info2, leak.offset, leak.bits
+                ));
+            }
+        };
+        SEEN[vcpu.index].request(
+            gpa,
+            valid,
+            &request,
+            |offset| self.shared(gpa + offset),
+            search,
+        );
+    }
+
+    /// Notes what a reply holds.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn note_reply(&self, vcpu: &Vcpu, gpa: u64) {
+        SEEN[vcpu.index].reply(|offset| self.shared(gpa + offset));
+    }
+
+    /// Spoils a reply, if it is one to attack. Returns the value for the GHCB MSR.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn spoil_reply(&self, vcpu: &Vcpu, gpa: u64) -> u64 {
+        let hostile = &vcpu.hostile;
+        let Some(plan) = &self.options().hostile else {
+            return gpa;
+        };
+        let Some((mut random, part)) = hostile.attack(plan) else {
+            return gpa;
+        };
+        let exit = self.shared(gpa + SW_EXITCODE.offset());
+        if exit == code::NMI_COMPLETE {
+            return gpa;
+        }
+        let chosen = reply::choose(&mut random, hostile.target() == Target::Kernel);
+        reply::spoil(
+            &mut random,
+            chosen,
+            |offset| self.shared(gpa + offset),
+            |offset, value| {
+                // The page was found to be RAM.
+                let _ = self.platform().write_shared_u64(gpa + offset, value);
+            },
+        );
+        if chosen & reply::NMI != 0 {
+            vcpu.nmi.arrive();
+        }
+        hostile.did(chosen);
+        self.platform().log(format_args!(
+            "hostile {}.{part} exit={exit:#x} did={chosen:#x}",
+            hostile.step()
+        ));
+        if chosen & reply::MSR != 0 {
+            reply::msr(&mut random)
+        } else {
+            gpa
+        }
+    }
+
+    /// The test port: arms the host for a step of the guest's program.
+    pub fn hostile_arm(&self, vcpu: usize, word: u32) {
+        self.vcpus()[vcpu].hostile.arm(word);
+    }
+
+    /// The test port: now is the time for the event of this step.
+    pub fn hostile_trigger(&self, vcpu: usize) {
+        self.vcpus()[vcpu].hostile.trigger();
+    }
+
+    /// The test port: what was done in this step.
+    pub fn hostile_done(&self, vcpu: usize) -> u32 {
+        self.vcpus()[vcpu].hostile.done() as u32
+    }
+
+    /// The test port: leaks found so far.
+    pub fn leaks_found(&self) -> u32 {
+        self.leaks().total() as u32
+    }
+
+    /// A #VC is delivered, in user mode or in the kernel. Only a hostile host cares.
+    pub fn hostile_exception(&self, vcpu: usize, user: bool) {
+        self.vcpus()[vcpu].hostile.exception(user);
+    }
+
+    /// The event to inject before the next instruction in user mode, if there is one. It is due
+    /// once.
+    pub fn hostile_event(&self, vcpu: usize) -> Option<event::Event> {
+        let vcpu = &self.vcpus()[vcpu];
+        let plan = self.options().hostile.as_ref()?;
+        let mut random = vcpu.hostile.inject(plan)?;
+        let event = event::choose(&mut random);
+        vcpu.hostile.did(event.word());
+        self.platform().log(format_args!(
+            "hostile {} event={event:x?}",
+            vcpu.hostile.step()
+        ));
+        Some(event)
+    }
+}
