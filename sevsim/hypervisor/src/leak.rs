@@ -163,13 +163,15 @@ impl Seen {
             extra = (extra.0 & !low, extra.1 & !high);
         }
         for (word, bits) in [extra.0, extra.1].into_iter().enumerate() {
-            (0..64).filter(|bit| bits >> bit & 1 != 0).for_each(|bit| {
-                found(Leak {
-                    code: request.code,
-                    offset: 8 * (64 * word as u64 + bit),
-                    bits: 0,
+            (0..64)
+                .filter(|bit| (bits >> bit) & 1 != 0)
+                .for_each(|bit| {
+                    found(Leak {
+                        code: request.code,
+                        offset: 8 * (64 * word as u64 + bit),
+                        bits: 0,
+                    });
                 });
-            });
         }
         let known = self.gpa.get() == gpa;
         self.gpa.set(gpa);
@@ -223,10 +225,10 @@ impl Seen {
 
 /// Mask of the bytes in which two quadwords differ.
 fn changed_bytes(a: u64, b: u64) -> u64 {
-    let differ = |byte: &u64| (a ^ b) >> (8 * byte) & 0xff != 0;
+    let differ = |byte: &u64| ((a ^ b) >> (8 * byte)) & 0xff != 0;
     (0..8)
         .filter(differ)
-        .fold(0, |mask, byte| mask | 0xff << (8 * byte))
+        .fold(0, |mask, byte| mask | (0xff << (8 * byte)))
 }
 
 /// Mask of the bytes of the quadword at `offset` that lie from `start` to before `end`.
@@ -234,7 +236,7 @@ fn bytes_within(offset: u64, start: u64, end: u64) -> u64 {
     let inside = |byte: &u64| (start..end).contains(&(offset + byte));
     (0..8)
         .filter(inside)
-        .fold(0, |mask, byte| mask | 0xff << (8 * byte))
+        .fold(0, |mask, byte| mask | (0xff << (8 * byte)))
 }
 
 /// The pages of all vCPUs. Not in the VM, which is built on a small stack.

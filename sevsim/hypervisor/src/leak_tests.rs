@@ -68,7 +68,7 @@ fn found(code: u64, offset: u64, bits: u64) -> Vec<Leak> {
 fn what_an_event_needs_is_no_leak() {
     let buffer = GPA + layout::SHARED_BUFFER;
     let mut guest = Guest::new();
-    let out = |size: u64| 0x3f8 << 16 | size << 4;
+    let out = |size: u64| (0x3f8 << 16) | (size << 4);
     for (code, info1, info2, fields) in [
         (code::CPUID, 0, 0, vec![(RAX, 7), (RCX, 1)]),
         (code::CPUID, 0, 0, vec![(RAX, 0xd), (RCX, 1), (XCR0, 7)]),
@@ -92,7 +92,7 @@ fn wider_values_than_the_event_needs() {
         guest.exit(code::CPUID, 0, 0, &[(RAX, high | 7), (RCX, 0)]),
         found(code::CPUID, RAX.offset(), high)
     );
-    let out = 0x3f8 << 16 | 1 << 4;
+    let out = (0x3f8 << 16) | (1 << 4);
     assert_eq!(
         guest.exit(code::IOIO, out, 0, &[(RAX, 0x1234)]),
         found(code::IOIO, RAX.offset(), 0x1200)
@@ -130,7 +130,7 @@ fn data_beyond_the_length() {
     let leaks = guest.exit(code::MMIO_READ, 0xfee0_0000, 8, &fields);
     assert_eq!(leaks[0].offset, layout::SHARED_BUFFER + 8);
     // String output of two elements of two bytes.
-    let outs = 0x3f8 << 16 | 2 << 4 | 1 << 2;
+    let outs = (0x3f8 << 16) | (2 << 4) | (1 << 2);
     guest.page.insert(layout::SHARED_BUFFER, 0x1_2222_1111);
     let leaks = guest.exit(code::IOIO, outs, 2, &fields);
     assert_eq!(leaks, found(code::IOIO, layout::SHARED_BUFFER, 1 << 32));

@@ -26,12 +26,12 @@ impl Event {
     /// exceptions the lower half of the error code.
     pub fn word(self) -> u64 {
         match self {
-            Self::Vc(code) => 1 << 28 | 29 << 16 | u64::from(code & 0xffff),
-            Self::Interrupt(vector) => 2 << 28 | u64::from(vector) << 16,
+            Self::Vc(code) => (1 << 28) | (29 << 16) | u64::from(code & 0xffff),
+            Self::Interrupt(vector) => (2 << 28) | (u64::from(vector) << 16),
             Self::Exception { vector, error } => {
-                3 << 28 | u64::from(vector) << 16 | u64::from(error & 0xffff)
+                (3 << 28) | (u64::from(vector) << 16) | u64::from(error & 0xffff)
             }
-            Self::Nmi => 4 << 28 | 2 << 16,
+            Self::Nmi => (4 << 28) | (2 << 16),
         }
     }
 }

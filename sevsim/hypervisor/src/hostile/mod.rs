@@ -225,7 +225,7 @@ mod tests {
         hostile.exception(true);
         assert!(hostile.attack(&plan).is_none());
         for (target, user, kernel) in [(1, true, false), (2, false, true), (3, false, true)] {
-            hostile.arm(target << 28 | 5);
+            hostile.arm((target << 28) | 5);
             assert_eq!(hostile.step(), 5);
             assert!(hostile.attack(&plan).is_none(), "no #VC since");
             hostile.exception(true);
@@ -237,7 +237,7 @@ mod tests {
         hostile.exception(false);
         let acts = (0..100).filter_map(|_| hostile.attack(&plan)).count();
         assert_eq!(acts as u64, MAX_PARTS - 1, "a step comes to its end");
-        hostile.arm(4 << 28 | 6);
+        hostile.arm((4 << 28) | 6);
         hostile.exception(true);
         assert!(hostile.attack(&plan).is_none());
         assert!(hostile.inject(&plan).is_none(), "not yet");

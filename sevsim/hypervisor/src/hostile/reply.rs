@@ -57,11 +57,11 @@ fn info(random: &mut Random) -> (u64, u64) {
         // With an error code.
         1 => (
             high | 1,
-            random.next() << 32 | EVENT_VALID | EXCEPTION | 1 << 11 | random.pick(&[6, 13]),
+            (random.next() << 32) | EVENT_VALID | EXCEPTION | (1 << 11) | random.pick(&[6, 13]),
         ),
         2 => (
             high | 1,
-            EVENT_VALID | random.below(8) << 8 | random.below(256),
+            EVENT_VALID | (random.below(8) << 8) | random.below(256),
         ),
         3 => (high | 1, random.next()),
         4 => (high | random.below(12), random.below(12)),
