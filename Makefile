@@ -20,7 +20,7 @@ own-variables := KERNEL_SRC O SEV SEV_ES VCPUS MEM APPEND INITRD DISK KERNEL CBI
 export $(own-variables)
 
 test-parts := test-scripts test-unit test-build test-check test-boot test-early test-nmi \
-	      test-nmi-short test-tools test-configs test-launch
+	      test-nmi-short test-tools test-configs test-launch test-decode
 own-goals := help kernel kernel-rust kernel-c kernel-help tree toolchain sevsim boot \
 	     test $(test-parts) bench check series series-check clean mrproper distclean
 
@@ -147,6 +147,8 @@ help:
 #H                    options of tests/configs: mitigations, KASAN and lockdep, KCSAN, LTO (about 15
 #H                    minutes each on two cores)
 #H       CONFIGS='gcc ...'           only these
+#H   make test-decode the protocol core's instruction decoder against two others, on all encodings,
+#H                    and its emulation against Unicorn's (some minutes)
 #H   make bench       C and Rust side by side: size, instructions per exit, the decompressor,
 #H                    VMGEXITs per boot; what sevsim costs (README.md explains the tables)
 #H   make check       rustfmt, clippy, checkpatch --strict, shellcheck, syntax of Python

@@ -14,6 +14,7 @@ mod pairs;
 mod ports;
 mod registers;
 mod replies;
+mod unicorn;
 
 /// A small generator of pseudo-random numbers (xorshift64*), the same in each run.
 pub(crate) struct Random(u64);
