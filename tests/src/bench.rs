@@ -142,14 +142,16 @@ fn tables(places: &Places, pairs: usize) -> Result<(), String> {
     );
 
     cost::print(places)?;
-    decompressor::print(places)?;
+    // What is wrong with it is told when all tables are there.
+    let decompressor = decompressor::print(places);
 
     let vcpu = ["--vcpus", "1"];
     let c = boot(places, "bench-c", Kernel::C, &vcpu)?;
     let rust = boot(places, "bench-rust", Kernel::Rust, &vcpu)?;
     head("One boot: exits and VMGEXITs by kind (counts; guest-tsc and host-tsc are ticks)");
     println!("{}", table(&totals(&c["report"]), &totals(&rust["report"])));
-    times::print(places, pairs)
+    times::print(places, pairs)?;
+    decompressor
 }
 
 /// Prints the tables.

@@ -104,7 +104,15 @@ fn row(label: &str, c: u64, rust: u64) -> String {
     format!("  {label:<34} {c:>12} {rust:>12} {ratio:>8.2}")
 }
 
-/// Measures and prints the table.
+/// What Rust must not have more of than C, and has.
+fn exceeded(rows: &[(&str, u64, u64)]) -> Result<(), String> {
+    match rows.iter().find(|(_, c, rust)| rust > c) {
+        Some((label, c, rust)) => Err(format!("{label}: {rust} are more than C's {c}")),
+        None => Ok(()),
+    }
+}
+
+/// Measures and prints the table. The error also tells of a row where Rust has more than C.
 pub fn print(places: &Places) -> Result<(), String> {
     let c_sizes = sections(&places.build.join("kernel-c"))?;
     let rust_sizes = sections(&places.build.join("kernel-rust"))?;
@@ -118,10 +126,12 @@ pub fn print(places: &Places) -> Result<(), String> {
         println!("{}", row(section, c_sizes[section], rust_sizes[section]));
     }
     let total = |sizes: &BTreeMap<String, u64>| sizes.values().sum();
+    let mut limits = vec![("all", total(&c_sizes), total(&rust_sizes))];
     println!("{}", row("all", total(&c_sizes), total(&rust_sizes)));
     let each = |(silent, console): (Count, Count)| console.per_exception(silent);
     if let (Some(c), Some(rust)) = (each(c), each(rust)) {
         println!("{}", row("a #VC of stage 2 (console)", c, rust));
+        limits.push(("a #VC of stage 2", c, rust));
     }
     let whole = row(
         "entry to startup code, silent",
@@ -129,7 +139,7 @@ pub fn print(places: &Places) -> Result<(), String> {
         rust.0.instructions,
     );
     println!("{whole}  (two different kernels)");
-    Ok(())
+    exceeded(&limits)
 }
 
 #[cfg(test)]
@@ -144,6 +154,12 @@ mod tests {
         let sizes = parse_sections(text);
         assert_eq!(sizes.len(), SECTIONS.len());
         assert_eq!(sizes.values().sum::<u64>(), 1460 + 80 + 9 + 7 + 5);
+    }
+
+    #[test]
+    fn rust_must_not_have_more() {
+        assert_eq!(exceeded(&[("a", 5, 5), ("b", 9, 2)]), Ok(()));
+        assert!(exceeded(&[("a", 5, 5), ("b", 2, 9)]).unwrap_err().contains("b: 9"));
     }
 
     #[test]
