@@ -159,7 +159,9 @@ mod tests {
     #[test]
     fn rust_must_not_have_more() {
         assert_eq!(exceeded(&[("a", 5, 5), ("b", 9, 2)]), Ok(()));
-        assert!(exceeded(&[("a", 5, 5), ("b", 2, 9)]).unwrap_err().contains("b: 9"));
+        assert!(exceeded(&[("a", 5, 5), ("b", 2, 9)])
+            .unwrap_err()
+            .contains("b: 9"));
     }
 
     #[test]

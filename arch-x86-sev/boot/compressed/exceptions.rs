@@ -18,11 +18,11 @@ mod proto;
 mod vmgexit;
 
 // Everybody uses a part of these.
+#[path = "../startup/sev_es/c_bit.rs"]
+mod c_bit;
 #[allow(dead_code)]
 #[path = "../../coco/sev/runtime/cpu.rs"]
 mod cpu;
-#[path = "../startup/sev_es/c_bit.rs"]
-mod c_bit;
 #[path = "../startup/sev_es/ghcb_msr.rs"]
 mod ghcb_msr;
 #[path = "../startup/sev_es/no_ghcb.rs"]

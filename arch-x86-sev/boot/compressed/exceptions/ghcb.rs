@@ -98,9 +98,7 @@ unsafe extern "C" fn early_setup_ghcb() -> bool {
         boot_ghcb = page;
 
         // SEV-SNP wants to know the address first.
-        if Status::get().snp()
-            && msr_protocol::register_ghcb(&mut GhcbMsr, page as u64).is_err()
-        {
+        if Status::get().snp() && msr_protocol::register_ghcb(&mut GhcbMsr, page as u64).is_err() {
             terminate(Termination::Register);
         }
     }

@@ -11,7 +11,7 @@
 
 /// Bits of CR3 and of entries that are an address, or the C-bit.
 const ADDRESS: u64 = (1 << 52) - (1 << 12);
-/// Bits of entries (APM vol. 2, 5.4): present; maps a page itself, at the levels of 2 MiB and 1 GiB.
+/// Bits of entries (APM vol. 2, 5.4): present; maps a page itself, at two of the levels.
 const PRESENT: u64 = 1 << 0;
 const LARGE: u64 = 1 << 7;
 
