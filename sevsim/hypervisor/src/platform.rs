@@ -4,6 +4,17 @@
 //! SEV-ES hides a guest's registers and private memory from its hypervisor. This trait is the whole
 //! of what crosses from the machine to the hypervisor, so the hiding is a property of the types: no
 //! method reaches private memory or a register.
+//!
+//! ```compile_fail,E0599
+//! fn peek<P: hypervisor::Platform>(machine: &P) {
+//!     machine.read_private(0x1000, &mut [0; 8]);
+//! }
+//! ```
+//! ```compile_fail,E0599
+//! fn registers<P: hypervisor::Platform>(machine: &P) -> u64 {
+//!     machine.vmcb(0).save.rip
+//! }
+//! ```
 
 /// An access that does not lie wholly in the guest's RAM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

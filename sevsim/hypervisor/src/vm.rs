@@ -18,6 +18,8 @@ use crate::msr_protocol;
 use crate::options::{LeakCheck, Options, MAX_VCPUS};
 use crate::platform::Platform;
 use crate::ram::Ram;
+use crate::registers;
+use crate::registers::ShownRegisters;
 use crate::storm::Storm;
 use crate::vcpu::Vcpu;
 
@@ -195,6 +197,12 @@ impl<P: Platform> Vm<P> {
             }
             Hold::Msr => msr_protocol::ap_reset_hold_response(sipi),
         })
+    }
+
+    /// A vCPU's registers as the host sees them: the valid ones of the GHCB that `ghcb_msr` names,
+    /// else zeros. The guest's own are out of reach.
+    pub fn registers(&self, ghcb_msr: u64) -> ShownRegisters {
+        registers::shown(&self.platform, ghcb_msr)
     }
 
     /// A physical NMI that is not a kick reached the CPU of this vCPU.

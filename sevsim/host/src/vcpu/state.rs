@@ -180,7 +180,11 @@ impl fmt::Display for Registers<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // What DBG_DECRYPT would do for a host, which the guest's owner may forbid.
         if !self.0.world.guest.launched.policy().debug() {
-            return f.write_str("(the guest's policy forbids to show its registers)");
+            let shown = self.0.world.vm.registers(self.0.ghcb_msr);
+            return write!(
+                f,
+                "(the policy forbids debugging; the host sees {shown:x?})"
+            );
         }
         let save = &self.0.vmcb.save;
         write!(
