@@ -4,6 +4,8 @@
  * and looks at what sevsim makes of single instructions and events, where that depends on QEMU and
  * so escapes the unit tests. Each check has a number. The guest ends by a termination request of
  * the MSR protocol: reason set 2, code 0 if all is well, else the number of the check that failed.
+ * Where it finds the test port for NMIs it checks their window as well, and if all is well then the
+ * reason set is 3.
  *
  * All tables and stacks lie below 64 KiB, in private memory. Linear addresses are physical ones,
  * with the C-bit (bit 51) in their table entries, and 8 GiB further up the same without it.
@@ -33,7 +35,10 @@
 .set USER_CODE, 40 | 3
 
 .set EFER, 0xc0000080
+.set EFER_SVME, 1 << 12
 .set GHCB_MSR, 0xc0010130
+.set TEST_NMIS, 0x5e4			/* written: so many NMIs; read: a number */
+.set NMI_COMPLETE, 0x80000003
 
 /* Offsets in STATE; RBX points to it. */
 .set COUNT, 0				/* exceptions and interrupts since `forget` */
@@ -44,6 +49,7 @@
 .set RESUME, 40				/* where to continue, with RSP = R14; 0: where it came from */
 
 .set DB, 1
+.set NMI, 2
 .set DF, 8
 .set GP, 13
 .set VC, 29
@@ -387,11 +393,66 @@ at_interrupt:
 	add $4, %rdi
 	jmp 1b
 2:
+	/* 23: EFER.SVME is the hardware's, and a guest that clears it is not heard. */
+	call forget
+	mov $EFER, %ecx
+	rdmsr
+	and $~EFER_SVME, %eax
+	wrmsr
+	rdmsr
+	test $EFER_SVME, %eax
+	fail_if z, 23
+	cmpl $0, COUNT(%rbx)
+	fail_if ne, 23
+
+	mov $TEST_NMIS, %edx
+	try in %dx, %eax
+	cmpl $0, COUNT(%rbx)
+	jne done
+
+	/* 24: of two NMIs one comes. The other waits, whatever IRETs and exits there are. */
+	call forget
+	mov $TEST_NMIS, %edx
+	mov $2, %eax
+	out %eax, %dx
+	nop
+	expect NMI, 24
+	mov $EFER, %ecx
+	rdmsr
+	int $0x31
+	rdmsr
+	cmpl $2, COUNT(%rbx)
+	fail_if ne, 24
+	cmpl $0x31, VECTOR(%rbx)
+	fail_if ne, 24
+
+	/*
+	 * 25, 26: NMI_COMPLETE lets it in at once: in front of the first instruction behind VMGEXIT.
+	 * There is no further exit that the host could wait for.
+	 */
+	call forget
+	xor %edx, %edx
+	mov $NMI_COMPLETE, %r8d
+	call vmgexit
+	mov $1 << 24, %ecx
+1:	cmpl $0, COUNT(%rbx)
+	jne 2f
+	dec %ecx
+	jnz 1b
+2:	expect NMI, 25
+	lea behind_vmgexit(%rip), %rax
+	cmp %rax, RIP(%rbx)
+	fail_if ne, 26
+	mov $0x3100, %eax		/* termination request, set 3 */
+	jmp end
+
+done:
 	xor %r12d, %r12d
 fail:
 	mov %r12d, %eax
 	shl $16, %eax
 	or $0x2100, %eax		/* termination request, set 2 */
+end:
 	xor %edx, %edx
 	mov $GHCB_MSR, %ecx
 	wrmsr
@@ -471,6 +532,7 @@ vmgexit:
 	xor %edx, %edx
 	wrmsr
 	.byte 0xf3, 0x0f, 0x01, 0xd9
+behind_vmgexit:
 	cmpl $0, 0x398(%rdi)
 	fail_if ne, 63
 	ret
@@ -495,6 +557,8 @@ common:
 	add $64, %r12d
 	cmp $64 + 32, %r12d
 	jae 2f
+	cmp $64 + NMI, %r12d
+	je 2f
 	cmp $64 + DB, %r12d
 	jne fail
 2:	andl $~0x100, 40(%rsp)

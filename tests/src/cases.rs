@@ -122,6 +122,13 @@ pub fn cases() -> Vec<Case> {
             Probe,
             "--vcpus 1 --intercept all --expect terminate:2:0",
         ),
+        // Set 3: the NMI window was checked as well.
+        case(
+            "probe-nmi",
+            Rust,
+            Probe,
+            "--vcpus 1 --option nmi-test=on --expect terminate:3:0",
+        ),
         case("rust-1cpu-xapic", Rust, Direct, "--vcpus 1 --apic xapic"),
         case("rust-2cpu-x2apic", Rust, Direct, "--vcpus 2 --apic x2apic").with_kunit(),
         case("rust-8cpu-x2apic", Rust, Direct, "--vcpus 8 --apic x2apic"),

@@ -3,7 +3,8 @@
 //!
 //! A guest that cannot go on asks the hypervisor to end it (GHCB specification 2.3.1, MSR protocol
 //! 0x100) and names a reason set and a reason code. Set 0 is the specification's, set 1 Linux's own
-//! (`SEV_TERM_SET_LINUX` in `arch/x86/include/asm/sev-common.h`), set 2 that of sevsim's probe.
+//! (`SEV_TERM_SET_LINUX` in `arch/x86/include/asm/sev-common.h`), sets 2 and 3 are those of
+//! sevsim's probe.
 
 /// What a termination request of reason `set` and reason `code` means.
 pub fn termination_reason(set: u64, code: u64) -> &'static str {
@@ -28,6 +29,7 @@ pub fn termination_reason(set: u64, code: u64) -> &'static str {
         (1, _) => "a code of Linux that is not known here",
         (2, 0) => "the probe found the machine as it should be",
         (2, _) => "the probe's check of this number failed",
+        (3, 0) => "the probe found the machine and its NMI window as they should be",
         _ => "a reason set that is not known here",
     }
 }
