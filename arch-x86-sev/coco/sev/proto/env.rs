@@ -287,6 +287,11 @@ pub(crate) trait Env {
         let _ = value;
     }
 
+    /// CR4, for what it permits user mode to do.
+    fn cr4(&self) -> u64 {
+        0
+    }
+
     /// XCR0, or 1, its value at reset, if CR4.OSXSAVE is off. Called before [`Env::ghcb`].
     fn xcr0(&mut self) -> u64 {
         1

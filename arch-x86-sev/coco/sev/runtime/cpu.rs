@@ -12,7 +12,7 @@ const CR4_OSXSAVE: u64 = 1 << 18;
 
 /// CR4.
 #[inline]
-fn cr4() -> u64 {
+pub(crate) fn cr4() -> u64 {
     let value;
 
     // SAFETY: Reading CR4 has no side effect.

@@ -312,6 +312,10 @@ impl Env for KernelEnv {
         }
     }
 
+    fn cr4(&self) -> u64 {
+        cpu::cr4()
+    }
+
     fn xcr0(&mut self) -> u64 {
         cpu::xcr0()
     }

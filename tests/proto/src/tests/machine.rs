@@ -77,6 +77,7 @@ pub(crate) struct Machine {
     pub(crate) shared: Box<SharedPage>,
     pub(crate) features: Features,
     pub(crate) dr7: Option<u64>,
+    pub(crate) cr4: u64,
     pub(crate) xcr0: u64,
     pub(crate) xss: Option<u64>,
     pub(crate) snp_cpuid: SnpCpuid,
@@ -119,6 +120,7 @@ impl Machine {
             shared: Box::new(SharedPage([0xa5; 4096])),
             features: Features::default(),
             dr7: Some(0x400),
+            cr4: 0,
             xcr0: 7,
             xss: None,
             snp_cpuid: SnpCpuid::NoTable,
@@ -380,6 +382,10 @@ impl Env for Machine {
     fn set_dr7(&mut self, value: u64) {
         assert!(self.dr7.is_some());
         self.dr7 = Some(value);
+    }
+
+    fn cr4(&self) -> u64 {
+        self.cr4
     }
 
     fn xcr0(&mut self) -> u64 {

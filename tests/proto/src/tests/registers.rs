@@ -121,9 +121,34 @@ fn rdpmc() {
     let mut machine = Machine::user(&[0x0f, 0x33]);
 
     fill(&mut machine);
+    machine.cr4 = 1 << 8;
     machine.complete(0x6f);
     assert_eq!(machine.event(), Event::Pmc(3));
     assert_eq!((machine.regs.ax, machine.regs.dx), (0x9abc, 0x12));
+}
+
+#[test]
+fn what_cr4_keeps_from_user_mode() {
+    let (tsd, pce) = (1 << 2, 1 << 8);
+
+    for (code, bytes, user_may, user_may_not) in [
+        (0x6e, vec![0x0f, 0x31], pce, tsd | pce),
+        (0x87, vec![0x0f, 0x01, 0xf9], pce, tsd | pce),
+        (0x6f, vec![0x0f, 0x33], pce | tsd, tsd),
+    ] {
+        let mut machine = Machine::user(&bytes);
+
+        machine.cr4 = user_may_not;
+        assert_eq!(machine.vc(code), Outcome::Exception(Fault::GP));
+        assert_eq!(machine.vmgexits, 0);
+        machine.cr4 = user_may;
+        machine.complete(code);
+
+        let mut machine = Machine::new(&bytes);
+
+        machine.cr4 = user_may_not;
+        machine.complete(code);
+    }
 }
 
 #[test]
