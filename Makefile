@@ -16,11 +16,11 @@ override quote = '$(subst ','\'',$(1))'
 # ---- What can be set on the command line (make help explains)
 SEV_ES ?= rust
 own-variables := KERNEL_SRC O SEV SEV_ES VCPUS MEM APPEND INITRD DISK KERNEL CBIT APIC ENTRY BATCH \
-		 ARGS FROM TRAILERS TOOLCHAIN CONFIGS
+		 ARGS FROM TRAILERS TOOLCHAIN CONFIGS SEEDS STEPS
 export $(own-variables)
 
 test-parts := test-scripts test-unit test-build test-check test-boot test-early test-nmi \
-	      test-nmi-short test-tools test-configs test-launch test-decode
+	      test-nmi-short test-tools test-configs test-launch test-decode test-hostile
 own-goals := help kernel kernel-rust kernel-c kernel-help tree toolchain sevsim boot \
 	     test $(test-parts) bench check series series-check clean mrproper distclean
 
@@ -143,6 +143,9 @@ help:
 #H                    virt-qemu-sev-validate compute (both are installed into the Debian root)
 #H   make test-nmi    the same for each exit, in Rust and C; all secondary CPUs offline and online
 #H                    200 times in a storm of NMIs
+#H   make test-hostile   a host that spoils replies and injects events at random: 20000 times for
+#H                    each seed, in Rust and C; what was found before (tests/hostile)
+#H       SEEDS='1 2 ...'  (default: 1)   STEPS=N   of a boot, two hostile acts each (12000)
 #H   make test-configs   build and boot the Rust kernel by gcc, by the newest rustc, and with the
 #H                    options of tests/configs: mitigations, KASAN and lockdep, KCSAN, LTO (about 15
 #H                    minutes each on two cores)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! `sev-tests`: boots guests in a covering set of configurations (`boot`), by each way into the
-//! kernel and against a hostile host (`early`), with NMIs at each instruction (`nmi`), and counts
+//! kernel and against hosts that lie (`early`), with NMIs at each instruction (`nmi`), against a host
+//! that is hostile at random (`hostile`), and counts
 //! what Rust and C cost side by side (`bench`). Prints KTAP; the last line is "N passed, N failed".
 
 mod bench;
@@ -11,6 +12,7 @@ mod counting;
 mod decompressor;
 mod disk;
 mod early;
+mod hostile;
 mod kexec;
 mod kunit;
 mod nmi;
@@ -88,6 +90,23 @@ enum Part {
         #[arg(long, short)]
         jobs: Option<NonZero<usize>>,
     },
+    /// A host that is hostile at random, and what was found with it
+    Hostile {
+        /// Only cases whose name begins with one of these
+        names: Vec<String>,
+        /// What decides what the host does; one boot of each kernel a seed
+        #[arg(long, default_value = "1", value_delimiter = ' ')]
+        seeds: Vec<u64>,
+        /// Steps of a boot, with about two hostile acts each
+        #[arg(long, default_value_t = 12000)]
+        steps: u64,
+        /// Seconds for one boot
+        #[arg(long, default_value_t = 900)]
+        timeout: u64,
+        /// Guests that run side by side (default: as many as there are CPUs)
+        #[arg(long, short)]
+        jobs: Option<NonZero<usize>>,
+    },
     /// Count and compare: C and Rust side by side
     Bench {
         /// Paired boots for the ratio of times
@@ -137,6 +156,16 @@ fn main() -> ExitCode {
             timeout,
             jobs,
         } => suite::run_all(&places, nmi::cases(short), &names, timeout, jobs),
+        Part::Hostile {
+            names,
+            seeds,
+            steps,
+            timeout,
+            jobs,
+        } => {
+            let cases = hostile::cases(&places.top, &seeds, steps);
+            suite::run_all(&places, cases, &names, timeout, jobs)
+        }
         Part::Bench {
             instructions: true, ..
         } => bench::instructions(&places),

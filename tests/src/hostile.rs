@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: GPL-2.0
+//! A host that is hostile at random: boots of the program in tests/guest/hostile, and what was
+//! found once (tests/hostile).
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::cases::Kernel;
+use crate::runner;
+use crate::runner::Outcome;
+use crate::runner::Places;
+use crate::suite::Test;
+
+/// Hostile acts per 100 steps, at least: 16 come in a step that attacks the kernel.
+const ACTS_PER_100_STEPS: u64 = 150;
+
+/// What the C handler is known to do, and so does not fail for: the words in front of the details.
+const KNOWN: &str = "tests/hostile/known-c";
+
+/// Something that was found: a step that is repeated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    seed: u64,
+    step: u32,
+    /// What the C handler does wrong still; empty if nothing.
+    c: String,
+}
+
+impl Finding {
+    /// Reads a file of tests/hostile.
+    fn parse(text: &str) -> Option<Self> {
+        let value = |key: &str| {
+            let lines = text.lines();
+            let mut found = lines.filter_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
+            found.next().map(str::trim)
+        };
+        Some(Self {
+            seed: value("seed")?.parse().ok()?,
+            step: value("step")?.parse().ok()?,
+            c: value("c").unwrap_or_default().into(),
+        })
+    }
+}
+
+/// What a boot does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Work {
+    /// So many steps.
+    Steps(u64),
+    /// What was found with the same seed.
+    Findings(Vec<Finding>),
+}
+
+/// One boot.
+#[derive(Clone, Debug)]
+pub struct Case {
+    name: String,
+    kernel: Kernel,
+    seed: u64,
+    work: Work,
+}
+
+/// What the guest's program says of a kind of problem: how many times it occurred, at which step
+/// the first time, and what it was.
+fn problems(console: &str) -> impl Iterator<Item = (u32, &str)> {
+    console.lines().filter_map(|line| {
+        let (_, rest) = line
+            .trim()
+            .strip_prefix("# ")?
+            .split_once(" times: step ")?;
+        let (step, text) = rest.split_once(": ")?;
+        Some((step.parse().ok()?, text))
+    })
+}
+
+/// The number in a report of sevsim.
+fn reported(report: &Value, name: &str, key: &str) -> u64 {
+    let rows = report[name].as_array().into_iter().flatten();
+    rows.filter_map(|row| row[key].as_u64()).sum()
+}
+
+impl Case {
+    fn arguments(&self, places: &Places, timeout: u64) -> Result<Vec<String>, String> {
+        let kernel = self.kernel.image(&places.build).ok_or("no kernel")?;
+        let initramfs = places.build.join("hostile/initramfs.cpio.gz");
+        for file in [&kernel, &initramfs] {
+            if !file.exists() {
+                return Err(format!(
+                    "{} is not there: make test-hostile",
+                    file.display()
+                ));
+            }
+        }
+        let program = match &self.work {
+            Work::Steps(steps) => format!("-n,{steps}"),
+            Work::Findings(findings) => {
+                let steps: Vec<_> = findings.iter().map(|one| one.step.to_string()).collect();
+                format!("-s,{}", steps.join("."))
+            }
+        };
+        let check = match self.kernel {
+            Kernel::Rust => "on",
+            _ => "report",
+        };
+        let append = format!(
+            "quiet nowatchdog sevsim.run=/bin/hostile_run hostile.run=/bin/hostile,{program}"
+        );
+        let args = "--entry raw --vcpus 1 --intercept all --idle-timeout 0".split(' ');
+        let mut args: Vec<String> = args.map(String::from).collect();
+        for (key, value) in [
+            ("--kernel", kernel.to_string_lossy().into_owned()),
+            ("--initrd", initramfs.to_string_lossy().into_owned()),
+            ("--append", append),
+            ("--option", format!("hostile={}", self.seed)),
+            ("--option", format!("leak-check={check}")),
+            ("--timeout", timeout.to_string()),
+        ] {
+            args.extend([key.into(), value]);
+        }
+        Ok(args)
+    }
+
+    /// What is wrong with a run, if anything. `known`: what the C handler may do.
+    fn complaint(&self, outcome: &Outcome, known: &str) -> Option<String> {
+        if self.kernel == Kernel::Rust && outcome.status != Some(0) {
+            return Some(outcome.line.clone());
+        }
+        // It has to come to its end in any case, and to have tried something.
+        if !outcome.console.contains("ok 5 kernel-log") {
+            return Some(format!("the program did not end: {}", outcome.line));
+        }
+        let acts = reported(&outcome.json["report"], "hostile", "acts");
+        match &self.work {
+            Work::Steps(steps) if acts * 100 < steps * ACTS_PER_100_STEPS => {
+                return Some(format!("only {acts} hostile acts in {steps} steps"));
+            }
+            Work::Findings(_) if acts == 0 => return Some("no hostile act".into()),
+            _ => (),
+        }
+        if self.kernel == Kernel::Rust {
+            return None;
+        }
+        if let Work::Findings(findings) = &self.work {
+            let there = |one: &&Finding| {
+                let mut all = problems(&outcome.console);
+                all.any(|(_, text)| !one.c.is_empty() && text.starts_with(&one.c))
+            };
+            let mut missing = findings
+                .iter()
+                .filter(|one| !one.c.is_empty() && !there(one));
+            return missing
+                .next()
+                .map(|one| format!("step {} is good, but \"{}\" was expected", one.step, one.c));
+        }
+        let mut lines = known.lines().filter(|line| !line.starts_with('#'));
+        let lines: Vec<_> = lines.by_ref().filter(|line| !line.is_empty()).collect();
+        let mut new = problems(&outcome.console)
+            .filter(|(_, text)| !lines.iter().any(|line| text.starts_with(line)));
+        new.next()
+            .map(|(step, text)| format!("not known of C: step {step}: {text}"))
+    }
+
+    fn summary(&self, outcome: &Outcome) -> String {
+        let report = &outcome.json["report"];
+        format!(
+            "{} steps, {} hostile acts, {} kinds of problems, {} leaks",
+            reported(report, "hostile", "steps"),
+            reported(report, "hostile", "acts"),
+            problems(&outcome.console).count(),
+            reported(report, "leak-seen", "count") + reported(report, "leak", "count"),
+        )
+    }
+}
+
+impl Test for Case {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn vcpus(&self) -> usize {
+        1
+    }
+
+    fn run(&self, places: &Places, timeout: u64) -> Result<String, String> {
+        let known = std::fs::read_to_string(places.top.join(KNOWN))
+            .map_err(|error| format!("{KNOWN}: {error}"))?;
+        let args = self.arguments(places, timeout)?;
+        let outcome = runner::run(places, &self.name, &args).map_err(|error| error.to_string())?;
+        match self.complaint(&outcome, &known) {
+            Some(text) => Err(text),
+            None => Ok(self.summary(&outcome)),
+        }
+    }
+}
+
+/// What was found, from the files in tests/hostile, by seed.
+fn findings(top: &Path) -> Vec<Finding> {
+    let folder = std::fs::read_dir(top.join("tests/hostile"));
+    let files = folder.into_iter().flatten().flatten();
+    let scenario = |path: &Path| path.extension().is_some_and(|ext| ext == "scenario");
+    let texts = files.map(|file| file.path()).filter(|path| scenario(path));
+    let mut findings: Vec<_> = texts
+        .filter_map(|path| {
+            let text = std::fs::read_to_string(&path).ok()?;
+            let finding = Finding::parse(&text);
+            if finding.is_none() {
+                eprintln!("sev-tests: {}: no seed, or no step", path.display());
+            }
+            finding
+        })
+        .collect();
+    findings.sort_by_key(|one| (one.seed, one.step));
+    findings
+}
+
+/// The cases: each seed and what was found, with both handlers.
+pub fn cases(top: &Path, seeds: &[u64], steps: u64) -> Vec<Case> {
+    let findings = findings(top);
+    let mut work: Vec<_> = findings
+        .chunk_by(|one, next| one.seed == next.seed)
+        .map(|group| (group[0].seed, Work::Findings(group.to_vec())))
+        .collect();
+    work.extend(seeds.iter().map(|seed| (*seed, Work::Steps(steps))));
+    let case = |kernel: Kernel, (seed, work): &(u64, Work)| {
+        let prefix = match kernel {
+            Kernel::Rust => "rust",
+            _ => "c",
+        };
+        let kind = match work {
+            Work::Steps(_) => "seed",
+            Work::Findings(_) => "findings",
+        };
+        Case {
+            name: format!("hostile-{prefix}-{kind}-{seed}"),
+            kernel,
+            seed: *seed,
+            work: work.clone(),
+        }
+    };
+    let of = |kernel| work.iter().map(move |work| case(kernel, work));
+    [Kernel::Rust, Kernel::C].into_iter().flat_map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const FINDING: &str = "# Why.\nseed 2\nstep 941\nc rdmsr: executed\n";
+
+    fn case(kernel: Kernel, work: Work) -> Case {
+        Case {
+            name: "x".into(),
+            kernel,
+            seed: 2,
+            work,
+        }
+    }
+
+    fn outcome(status: i32, acts: u64, problems: &str) -> Outcome {
+        Outcome {
+            status: Some(status),
+            line: "why".into(),
+            json: json!({"report": {"hostile": [{"acts": acts, "steps": 1}]}}),
+            console: format!("{problems}\nok 5 kernel-log\n"),
+        }
+    }
+
+    #[test]
+    fn findings_are_read() {
+        let finding = Finding::parse(FINDING).unwrap();
+        assert_eq!((finding.seed, finding.step), (2, 941));
+        assert_eq!(finding.c, "rdmsr: executed");
+        assert_eq!(Finding::parse("seed 2\nc x"), None);
+        assert_eq!(Finding::parse("seed 2\nstep 3").unwrap().c, "");
+    }
+
+    #[test]
+    fn rust_has_to_be_good_and_attacked() {
+        let rust = case(Kernel::Rust, Work::Steps(100));
+        assert_eq!(rust.complaint(&outcome(0, 200, ""), ""), None);
+        assert!(rust.complaint(&outcome(3, 200, ""), "").is_some());
+        assert!(rust.complaint(&outcome(0, 20, ""), "").is_some());
+    }
+
+    #[test]
+    fn c_may_do_what_is_known_only() {
+        let c = case(Kernel::C, Work::Steps(100));
+        let run = outcome(
+            3,
+            200,
+            "# 2 times: step 941: rdmsr: executed, event 0x101d007c",
+        );
+        assert_eq!(c.complaint(&run, "# why\nrdmsr: executed\n"), None);
+        assert!(c.complaint(&run, "rdpmc: executed\n").is_some());
+        assert!(c.complaint(&run, "").is_some());
+    }
+
+    #[test]
+    fn c_has_to_show_what_was_found() {
+        let finding = Finding::parse(FINDING).unwrap();
+        let c = case(Kernel::C, Work::Findings(vec![finding]));
+        let run = outcome(
+            3,
+            9,
+            "# 2 times: step 941: rdmsr: executed, event 0x101d007c",
+        );
+        assert_eq!(c.complaint(&run, ""), None);
+        assert!(c.complaint(&outcome(0, 9, ""), "").is_some());
+        let end = outcome(3, 9, "").console.replace("kernel-log", "");
+        let cut = Outcome {
+            console: end,
+            ..run
+        };
+        assert!(c.complaint(&cut, "").unwrap().contains("did not end"));
+    }
+
+    #[test]
+    fn both_handlers_get_the_same() {
+        let top = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let cases = cases(top, &[7], 10);
+        let names = |prefix: &str| -> Vec<_> {
+            let names = cases.iter().map(|case| case.name.as_str());
+            names.filter_map(|name| name.strip_prefix(prefix)).collect()
+        };
+        assert_eq!(names("hostile-rust-"), names("hostile-c-"));
+        assert!(names("hostile-c-").contains(&"seed-7"));
+        assert!(names("hostile-c-").contains(&"findings-2"));
+    }
+}
