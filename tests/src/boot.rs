@@ -55,11 +55,8 @@ fn arguments(places: &Places, case: &Case, timeout: u64) -> Result<Vec<String>, 
     }
     if case.way == Way::Plain {
         args.push("--plain".into());
-    } else if !case.kernel.known_failures().is_empty() {
-        let list = logs.join("known-failures");
-        runner::join_lists(places, case.kernel.known_failures(), &list)
-            .map_err(|error| format!("cannot read tests/known: {error}"))?;
-        args.extend(["--known-failures".into(), text(&list)]);
+    } else {
+        args.extend(runner::known_failures(places, case.kernel, &logs)?);
     }
     Ok(args)
 }
@@ -113,12 +110,7 @@ mod tests {
     use super::*;
 
     fn outcome(status: i32, console: &str) -> Outcome {
-        Outcome {
-            status: Some(status),
-            line: "panic: why".into(),
-            json: serde_json::Value::Null,
-            console: console.into(),
-        }
+        Outcome::made_up(status, "panic: why", console)
     }
 
     #[test]

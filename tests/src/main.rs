@@ -24,10 +24,12 @@ use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::Args;
 use clap::Parser;
 use clap::Subcommand;
 
 use crate::runner::Places;
+use crate::suite::Test;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -46,36 +48,28 @@ struct Cli {
     part: Part,
 }
 
+/// Which boots, and how.
+#[derive(Debug, Args)]
+struct Boots {
+    /// Only cases whose name begins with one of these
+    names: Vec<String>,
+    /// Show the cases and their settings, boot nothing
+    #[arg(long)]
+    list: bool,
+    /// Seconds for one boot
+    #[arg(long, default_value_t = 240)]
+    timeout: u64,
+    /// Guests with one vCPU that run side by side (default: as many as there are CPUs)
+    #[arg(long, short)]
+    jobs: Option<NonZero<usize>>,
+}
+
 #[derive(Debug, Subcommand)]
 enum Part {
     /// Boot the covering set; in each guest the check of all user-space exits runs
-    Boot {
-        /// Only cases whose name begins with one of these
-        names: Vec<String>,
-        /// Show the cases and their settings, boot nothing
-        #[arg(long)]
-        list: bool,
-        /// Seconds for one boot
-        #[arg(long, default_value_t = 240)]
-        timeout: u64,
-        /// Guests with one vCPU that run side by side (default: as many as there are CPUs)
-        #[arg(long, short)]
-        jobs: Option<NonZero<usize>>,
-    },
+    Boot(Boots),
     /// Boot by each way into the kernel, and with a host that deceives each stage of the boot
-    Early {
-        /// Only cases whose name begins with one of these
-        names: Vec<String>,
-        /// Show the cases and their settings, boot nothing
-        #[arg(long)]
-        list: bool,
-        /// Seconds for one boot
-        #[arg(long, default_value_t = 240)]
-        timeout: u64,
-        /// Guests with one vCPU that run side by side (default: as many as there are CPUs)
-        #[arg(long, short)]
-        jobs: Option<NonZero<usize>>,
-    },
+    Early(Boots),
     /// NMIs at each instruction of the #VC handler, and in storms
     Nmi {
         /// Only cases whose name begins with one of these
@@ -118,6 +112,12 @@ enum Part {
     },
 }
 
+impl Boots {
+    fn run<T: Test + Sync>(&self, places: &Places, cases: Vec<T>) -> bool {
+        suite::run_all(places, cases, &self.names, self.timeout, self.jobs)
+    }
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let top = match std::fs::canonicalize(&cli.top) {
@@ -130,26 +130,16 @@ fn main() -> ExitCode {
     let build = cli.build.unwrap_or_else(|| top.join("build"));
     let places = Places { top, build };
     let good = match cli.part {
-        Part::Boot { list: true, .. } => {
+        Part::Boot(Boots { list: true, .. }) => {
             boot::list();
             true
         }
-        Part::Boot {
-            names,
-            timeout,
-            jobs,
-            ..
-        } => suite::run_all(&places, cases::cases(), &names, timeout, jobs),
-        Part::Early { list: true, .. } => {
+        Part::Boot(boots) => boots.run(&places, cases::cases()),
+        Part::Early(Boots { list: true, .. }) => {
             early::list();
             true
         }
-        Part::Early {
-            names,
-            timeout,
-            jobs,
-            ..
-        } => suite::run_all(&places, early::cases(), &names, timeout, jobs),
+        Part::Early(boots) => boots.run(&places, early::cases()),
         Part::Nmi {
             names,
             short,

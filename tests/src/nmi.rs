@@ -188,12 +188,7 @@ mod tests {
     use super::*;
 
     fn outcome(status: i32, console: &str) -> Outcome {
-        Outcome {
-            status: Some(status),
-            line: "why".into(),
-            json: serde_json::Value::Null,
-            console: console.into(),
-        }
+        Outcome::made_up(status, "why", console)
     }
 
     #[test]

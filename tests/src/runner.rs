@@ -61,14 +61,43 @@ pub struct Outcome {
     pub console: String,
 }
 
-/// One list of known failures out of several, for sevsim-run.
-pub fn join_lists(places: &Places, lists: &[&str], to: &Path) -> io::Result<()> {
+#[cfg(test)]
+impl Outcome {
+    /// A run with this status and console.
+    pub fn made_up(status: i32, line: &str, console: &str) -> Self {
+        Self {
+            status: Some(status),
+            line: line.into(),
+            json: Value::Null,
+            console: console.into(),
+        }
+    }
+}
+
+/// One list of known failures out of several.
+fn join_lists(places: &Places, lists: &[&str], to: &Path) -> io::Result<()> {
     let mut text = String::new();
     for list in lists {
         let path = places.top.join("tests/known").join(list);
         text += &fs::read_to_string(path)?;
     }
     fs::write(to, text)
+}
+
+/// The options by which sevsim-run learns what is known to fail with a kernel; the list it reads
+/// goes to `logs`.
+pub fn known_failures(places: &Places, kernel: Kernel, logs: &Path) -> Result<Vec<String>, String> {
+    let lists = kernel.known_failures();
+    if lists.is_empty() {
+        return Ok(Vec::new());
+    }
+    let list = logs.join("known-failures");
+    join_lists(places, lists, &list)
+        .map_err(|error| format!("cannot read tests/known: {error}"))?;
+    Ok(vec![
+        "--known-failures".into(),
+        list.to_string_lossy().into_owned(),
+    ])
 }
 
 /// Runs one guest; what it prints is kept as `output` in its log folder.

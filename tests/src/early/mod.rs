@@ -50,14 +50,8 @@ fn run_case(places: &Places, case: &Case, timeout: u64) -> Result<String, String
     std::fs::create_dir_all(&logs).map_err(|error| format!("{}: {error}", logs.display()))?;
     let initrd = initramfs(places, case, &image)?;
     let mut args = case.arguments();
-    if case.end == End::Check && !case.kernel.known_failures().is_empty() {
-        let list = logs.join("known-failures");
-        runner::join_lists(places, case.kernel.known_failures(), &list)
-            .map_err(|error| format!("cannot read tests/known: {error}"))?;
-        args.extend([
-            "--known-failures".into(),
-            list.to_string_lossy().into_owned(),
-        ]);
+    if case.end == End::Check {
+        args.extend(runner::known_failures(places, case.kernel, &logs)?);
     }
     args.extend([
         "--timeout".into(),
