@@ -12,6 +12,7 @@
 pub mod control;
 pub mod delivery;
 pub mod direct;
+mod entry;
 pub mod event;
 pub mod exit;
 pub mod firmware;

@@ -7,6 +7,15 @@
 //! data reaches shared memory, but page walks and instruction fetches are always private. A second
 //! root serves while the guest's tables carry no C-bit: there address X is private.
 
+use crate::entry::ACCESSED;
+use crate::entry::ADDRESS;
+use crate::entry::DIRTY;
+use crate::entry::LARGE;
+use crate::entry::LARGE_SIZE;
+use crate::entry::NX;
+use crate::entry::PRESENT;
+use crate::entry::USER;
+use crate::entry::WRITABLE;
 use crate::layout::Layout;
 use crate::layout::Place;
 
@@ -33,22 +42,10 @@ pub trait Frames {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exhausted;
 
-const PRESENT: u64 = 1 << 0;
-const WRITABLE: u64 = 1 << 1;
-const USER: u64 = 1 << 2;
-const ACCESSED: u64 = 1 << 5;
-const DIRTY: u64 = 1 << 6;
-const LARGE: u64 = 1 << 7;
-const NX: u64 = 1 << 63;
-const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
-
 // Nested entries are walked as user accesses; A and D are preset so that the walk writes nothing.
 const TABLE: u64 = PRESENT | WRITABLE | USER | ACCESSED;
 const READ_ONLY: u64 = PRESENT | USER | ACCESSED | DIRTY;
 const READ_WRITE: u64 = READ_ONLY | WRITABLE;
-
-/// What an entry of a page directory maps.
-const LARGE_SIZE: u64 = 2 << 20;
 
 /// Lowest position of the C-bit: it selects among 512 GiB slots.
 pub const CBIT_MIN: u32 = 39;
@@ -250,7 +247,7 @@ mod tests {
             }
             writable &= entry & 2 != 0;
             executable &= entry >> 63 == 0;
-            table = entry & 0x000f_ffff_ffff_f000;
+            table = entry & ADDRESS;
             if level == 2 && entry & 0x80 != 0 {
                 assert_eq!(table % (2 << 20), 0);
                 return Some((table | (gpa & 0x1f_ffff), writable, executable));

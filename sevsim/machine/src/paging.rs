@@ -4,6 +4,14 @@
 //! Tables are always read through the private backing, as hardware does (15.34.5): the C-bit in a
 //! table entry selects the key for the data of a page, never for the walk.
 
+use crate::entry::ACCESSED;
+use crate::entry::ADDRESS;
+use crate::entry::DIRTY;
+use crate::entry::LARGE;
+use crate::entry::NX;
+use crate::entry::PRESENT;
+use crate::entry::USER;
+use crate::entry::WRITABLE;
 use crate::vmcb::bits;
 use crate::vmcb::Save;
 
@@ -124,15 +132,6 @@ impl From<NotMemory> for Fault {
         Self::NotMemory
     }
 }
-
-const PRESENT: u64 = 1 << 0;
-const WRITABLE: u64 = 1 << 1;
-const USER: u64 = 1 << 2;
-const ACCESSED: u64 = 1 << 5;
-const DIRTY: u64 = 1 << 6;
-const LARGE: u64 = 1 << 7;
-const NX: u64 = 1 << 63;
-const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
 /// Rights that accumulate over the levels, and the leaf.
 struct Leaf {

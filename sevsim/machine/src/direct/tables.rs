@@ -7,14 +7,12 @@ use super::put;
 use super::LaunchError;
 use super::Region;
 use super::PAGE;
+use crate::entry::ADDRESS;
+use crate::entry::LARGE;
+use crate::entry::LARGE_SIZE;
+use crate::entry::PRESENT;
+use crate::entry::WRITABLE;
 use crate::paging::GuestMemory;
-
-const PRESENT: u64 = 1 << 0;
-const WRITABLE: u64 = 1 << 1;
-const LARGE: u64 = 1 << 7;
-const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
-/// What an entry of a page directory maps.
-const LARGE_SIZE: u64 = 2 << 20;
 
 /// Fills four-level tables; the root is the room's first page.
 pub struct Builder<'a, M> {
