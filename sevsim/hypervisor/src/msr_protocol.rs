@@ -2,9 +2,10 @@
 //! The GHCB MSR protocol (GHCB specification 2.3.1): requests that fit into the MSR itself.
 
 use crate::ap::Hold;
+use crate::outcome::{Next, Stop};
 use crate::platform::Platform;
 use crate::vcpu::Vcpu;
-use crate::vm::{Next, Stop, Vm};
+use crate::vm::Vm;
 
 /// Bits of the MSR that hold the function.
 pub const INFO_MASK: u64 = 0xfff;

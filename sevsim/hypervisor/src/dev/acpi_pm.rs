@@ -3,8 +3,8 @@
 
 use spin::{Mutex, MutexGuard};
 
+use crate::outcome::Stop;
 use crate::platform::Platform;
-use crate::vm::Stop;
 
 /// PM1_CNT's offset from PMBASE.
 const PM1_CNT: u16 = 4;

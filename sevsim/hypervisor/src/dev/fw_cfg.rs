@@ -17,9 +17,9 @@
 
 use spin::Mutex;
 
+use crate::outcome::SetupError;
 use crate::platform::{Blob, NotRam, Platform};
 use crate::ram::{Ram, FOUR_GIB};
-use crate::vm::SetupError;
 
 /// Selector register, 16 bits.
 pub const SELECTOR: u16 = 0x510;

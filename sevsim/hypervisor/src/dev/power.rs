@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Ports that reset a PC.
 
+use crate::outcome::Stop;
 use crate::platform::Platform;
-use crate::vm::Stop;
 
 /// Keyboard controller, command register.
 const KBC_COMMAND: u16 = 0x64;

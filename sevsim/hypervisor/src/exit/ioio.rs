@@ -6,9 +6,10 @@ use crate::exit::Answer;
 use crate::ghcb::layout::RAX;
 use crate::ghcb::scratch::Scratch;
 use crate::ghcb::{BadInput, Fault, Ghcb};
+use crate::outcome::{Next, Stop};
 use crate::platform::Platform;
 use crate::vcpu::Vcpu;
-use crate::vm::{Next, Stop, Vm};
+use crate::vm::Vm;
 
 /// SW_EXITINFO1 of an IOIO event (APM volume 2, 15.10.2, figure 15-2).
 #[derive(Clone, Copy)]

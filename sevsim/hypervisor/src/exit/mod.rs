@@ -13,9 +13,10 @@ use crate::ap::Hold;
 use crate::ghcb::layout::{RAX, RCX, RDX, SW_EXITCODE};
 use crate::ghcb::{BadInput, Exception, Fault, Ghcb};
 use crate::options::LeakCheck;
+use crate::outcome::{Next, Stop};
 use crate::platform::Platform;
 use crate::vcpu::Vcpu;
-use crate::vm::{Next, Stop, Vm};
+use crate::vm::Vm;
 
 /// MSR that holds what RDTSCP returns in ECX.
 const MSR_TSC_AUX: u32 = 0xc000_0103;

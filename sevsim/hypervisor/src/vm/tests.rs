@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::mock::{Mock, LOW};
+use crate::outcome::Stop;
 
 /// Where the test's GHCB is.
 const GHCB: u64 = 0x2000;
