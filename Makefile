@@ -62,7 +62,7 @@ toolchain:
 
 tree: toolchain
 	@scripts/kernel-source
-	@scripts/in-toolchain scripts/assemble
+	@scripts/in-toolchain scripts/assemble $(if $(findstring s,$(flag-letters)),--silent)
 
 sevsim: toolchain
 	@scripts/sevsim
