@@ -15,6 +15,9 @@ use crate::suite::Test;
 /// Hostile acts per 100 steps, at least: 16 come in a step that attacks the kernel.
 const ACTS_PER_100_STEPS: u64 = 150;
 
+/// Boots of a seed that end with a refusal.
+const DEADLY: u64 = 3;
+
 /// What the C handler is known to do, and so does not fail for: the words in front of the details.
 const KNOWN: &str = "tests/hostile/known-c";
 
@@ -50,6 +53,8 @@ enum Work {
     Steps(u64),
     /// What was found with the same seed.
     Findings(Vec<Finding>),
+    /// Replies to the kernel that it must refuse, until it does.
+    Deadly,
 }
 
 /// One boot.
@@ -98,6 +103,7 @@ impl Case {
                 let steps: Vec<_> = findings.iter().map(|one| one.step.to_string()).collect();
                 format!("-s,{}", steps.join("."))
             }
+            Work::Deadly => "-d,-t,k,-n,200".into(),
         };
         let check = match self.kernel {
             Kernel::Rust => "on",
@@ -123,6 +129,13 @@ impl Case {
 
     /// What is wrong with a run, if anything. `known`: what the C handler may do.
     fn complaint(&self, outcome: &Outcome, known: &str) -> Option<String> {
+        if self.work == Work::Deadly {
+            // It ends by its own will: no shutdown, no hang.
+            let verdict = outcome.json["verdict"].as_str().unwrap_or_default();
+            let deliberate = matches!(verdict, "terminated" | "panic");
+            let leak = self.kernel == Kernel::Rust && !outcome.json["report"]["leak"].is_null();
+            return (!deliberate || leak).then(|| outcome.line.clone());
+        }
         if self.kernel == Kernel::Rust && outcome.status != Some(0) {
             return Some(outcome.line.clone());
         }
@@ -221,7 +234,11 @@ pub fn cases(top: &Path, seeds: &[u64], steps: u64) -> Vec<Case> {
         .chunk_by(|one, next| one.seed == next.seed)
         .map(|group| (group[0].seed, Work::Findings(group.to_vec())))
         .collect();
-    work.extend(seeds.iter().map(|seed| (*seed, Work::Steps(steps))));
+    for seed in seeds {
+        work.push((*seed, Work::Steps(steps)));
+        let deadly = (0..DEADLY).map(|nth| (1000 * seed + nth, Work::Deadly));
+        work.extend(deadly);
+    }
     let case = |kernel: Kernel, (seed, work): &(u64, Work)| {
         let prefix = match kernel {
             Kernel::Rust => "rust",
@@ -230,6 +247,7 @@ pub fn cases(top: &Path, seeds: &[u64], steps: u64) -> Vec<Case> {
         let kind = match work {
             Work::Steps(_) => "seed",
             Work::Findings(_) => "findings",
+            Work::Deadly => "deadly",
         };
         Case {
             name: format!("hostile-{prefix}-{kind}-{seed}"),
@@ -295,6 +313,22 @@ mod tests {
         assert_eq!(c.complaint(&run, "# why\nrdmsr: executed\n"), None);
         assert!(c.complaint(&run, "rdpmc: executed\n").is_some());
         assert!(c.complaint(&run, "").is_some());
+    }
+
+    #[test]
+    fn a_deadly_reply_ends_the_guest_deliberately() {
+        let rust = case(Kernel::Rust, Work::Deadly);
+        let ended = |verdict: &str, report: Value| Outcome {
+            json: json!({"verdict": verdict, "report": report}),
+            ..outcome(5, 0, "")
+        };
+        assert_eq!(rust.complaint(&ended("terminated", json!({})), ""), None);
+        assert_eq!(rust.complaint(&ended("panic", json!({})), ""), None);
+        for verdict in ["triple-fault", "hang", "timeout", "success"] {
+            assert!(rust.complaint(&ended(verdict, json!({})), "").is_some());
+        }
+        let leak = json!({"leak": [{"exit": 0x72}]});
+        assert!(rust.complaint(&ended("terminated", leak), "").is_some());
     }
 
     #[test]
