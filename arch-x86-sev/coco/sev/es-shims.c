@@ -10,6 +10,7 @@
 #include <linux/io.h>
 #include <linux/lockdep.h>
 #include <linux/memblock.h>
+#include <linux/memory_hotplug.h>
 #include <linux/mm.h>
 #include <linux/mmu_context.h>
 #include <linux/nospec.h>
@@ -169,6 +170,25 @@ void sev_es_shim_pagefault_enable(void)
 pgd_t *sev_es_shim_current_pgd(unsigned long vaddr)
 {
 	return (pgd_t *)__va(read_cr3_pa()) + pgd_index(vaddr);
+}
+
+/*
+ * Sections that existed at boot are valid as a whole, with devices behind the end of memory in them.
+ * For these the firmware's map tells more.
+ */
+bool sev_es_shim_is_added_memory(u64 pa)
+{
+#ifdef CONFIG_MEMORY_HOTPLUG
+	unsigned long pfn = PHYS_PFN(pa);
+	struct mem_section *section;
+
+	if (pfn_to_section_nr(pfn) >= NR_MEM_SECTIONS)
+		return false;
+	section = __pfn_to_section(pfn);
+	return section && !early_section(section) && pfn_to_online_page(pfn);
+#else
+	return false;
+#endif
 }
 
 void * __init sev_es_shim_alloc(size_t size, int cpu)

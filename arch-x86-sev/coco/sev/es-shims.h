@@ -32,6 +32,9 @@ bool sev_es_shim_descriptor(u16 selector, u64 *desc);
 /* Page table of the interrupted context. */
 pgd_t *sev_es_shim_current_pgd(unsigned long vaddr);
 
+/* True for memory that was added after boot, and is in use. */
+bool sev_es_shim_is_added_memory(u64 pa);
+
 /* Zeroed boot memory near a CPU, NULL if there is none. */
 void *sev_es_shim_alloc(size_t size, int cpu);
 

@@ -2,7 +2,13 @@
 
 //! #VC exceptions on the boot GHCB, before the runtime handler is in the IDT.
 
-use core::ptr::NonNull;
+use core::{
+    ptr::NonNull,
+    sync::atomic::{
+        AtomicBool,
+        Ordering, //
+    }, //
+};
 
 use kernel::{
     bindings,
@@ -35,6 +41,34 @@ unsafe fn forward_early(regs: *mut bindings::pt_regs, fault: Fault) {
     unsafe {
         (*regs).orig_ax = fault.error_code as usize;
         bindings::do_early_exception(regs, i32::from(fault.vector as u8));
+    }
+}
+
+/// A failure is being reported. Not in .bss, which is cleared later than the first #VC.
+#[link_section = ".data"]
+static REPORTING: AtomicBool = AtomicBool::new(false);
+
+/// Says why the guest ends, and ends it.
+///
+/// The console is a serial port, which causes #VC exceptions as well. If the hypervisor refuses
+/// them, too, the next one would be reported, and so on until the stack overflows. So there is one
+/// report at most.
+///
+/// # Safety
+///
+/// `regs` must be the interrupted registers, and the format must be one for two numbers.
+#[link_section = ".init.text"]
+unsafe fn fail(regs: *mut bindings::pt_regs, format: &CStr, exit_code: u64, ip: u64) -> ! {
+    // SAFETY: By the contract of the function. The last call does not return.
+    unsafe {
+        if !REPORTING.swap(true, Ordering::Relaxed) {
+            #[cfg(CONFIG_EARLY_PRINTK)]
+            bindings::early_printk(format.as_char_ptr(), exit_code, ip);
+            #[cfg(not(CONFIG_EARLY_PRINTK))]
+            let _ = (format, exit_code, ip);
+            bindings::show_regs(regs);
+        }
+        bindings::sev_es_terminate(bindings::SEV_TERM_SET_GEN, bindings::GHCB_SEV_ES_GEN_REQ)
     }
 }
 
@@ -77,13 +111,6 @@ pub(crate) unsafe extern "C" fn handle_vc_boot_ghcb(regs: *mut bindings::pt_regs
         }
     };
 
-    // SAFETY: The format fits its arguments, and `regs` is valid. The last call does not return.
-    unsafe {
-        #[cfg(CONFIG_EARLY_PRINTK)]
-        bindings::early_printk(message.as_char_ptr(), exit_code, ip);
-        #[cfg(not(CONFIG_EARLY_PRINTK))]
-        let _ = (message, ip);
-        bindings::show_regs(regs);
-        bindings::sev_es_terminate(bindings::SEV_TERM_SET_GEN, bindings::GHCB_SEV_ES_GEN_REQ)
-    }
+    // SAFETY: The format fits, and `regs` is valid.
+    unsafe { fail(regs, message, exit_code, ip) }
 }

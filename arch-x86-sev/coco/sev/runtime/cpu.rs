@@ -9,6 +9,8 @@ use core::arch::asm;
 const CR4_LA57: u64 = 1 << 12;
 /// CR4.OSXSAVE: XGETBV may be used.
 const CR4_OSXSAVE: u64 = 1 << 18;
+/// CR4.PKE: protection keys of user pages.
+const CR4_PKE: u64 = 1 << 22;
 
 /// CR4.
 #[inline]
@@ -60,6 +62,49 @@ pub(crate) fn xcr0() -> u64 {
         );
     }
     u64::from(high) << 32 | u64::from(low)
+}
+
+/// The rights that PKRU takes from user pages, by their protection keys; `None` if there are no
+/// such keys. They hold for accesses of the kernel to these pages, too.
+#[inline]
+pub(crate) fn pkru() -> Option<u32> {
+    if cr4() & CR4_PKE == 0 {
+        return None;
+    }
+
+    let value;
+
+    // SAFETY: CR4.PKE is set, so that RDPKRU is valid; it has no side effect but to clear EDX.
+    unsafe {
+        asm!(
+            "rdpkru",
+            in("ecx") 0,
+            out("eax") value,
+            out("edx") _,
+            options(nomem, nostack, preserves_flags),
+        );
+    }
+    Some(value)
+}
+
+/// Sets PKRU.
+///
+/// # Safety
+///
+/// CR4.PKE must be set. User space must not run before the value that it knows is restored.
+#[inline]
+pub(crate) unsafe fn set_pkru(value: u32) {
+    // SAFETY: By the contract of the function. Accesses to memory stay on their side, since the
+    // block may access memory as far as the compiler knows.
+    unsafe {
+        asm!(
+            "wrpkru",
+            in("eax") value,
+            in("ecx") 0,
+            in("edx") 0,
+            options(nostack, preserves_flags),
+        );
+    }
 }
 
 /// True if interrupts are on.

@@ -10,6 +10,7 @@ use kernel::{
 };
 
 use crate::{
+    cpu,
     memory,
     proto::{
         insn::MAX_INSN_LEN,
@@ -37,6 +38,16 @@ fn in_efi_runtime() -> bool {
     }
 }
 
+/// Copies from a user address as far as that works; returns how far.
+fn copy_user(bytes: &mut [u8; MAX_INSN_LEN], address: u64) -> usize {
+    // SAFETY: The buffer has that length. Page faults are disabled, or cannot sleep in NMI context.
+    let len = unsafe {
+        bindings::sev_es_shim_fetch(bytes.as_mut_ptr().cast(), address as usize, MAX_INSN_LEN)
+    };
+
+    len.min(MAX_INSN_LEN)
+}
+
 /// Reads the instruction of user code, or of code at user addresses.
 fn fetch_user(regs: &Regs, bytes: &mut [u8; MAX_INSN_LEN]) -> Result<usize> {
     let address = if segment::is_64bit(regs) {
@@ -51,15 +62,24 @@ fn fetch_user(regs: &Regs, bytes: &mut [u8; MAX_INSN_LEN]) -> Result<usize> {
         return Err(Fault::page(address, PF_FETCH | PF_USER).into());
     }
 
-    // SAFETY: The buffer has that length. Page faults are disabled, or cannot sleep in NMI context.
-    let len = unsafe {
-        bindings::sev_es_shim_fetch(bytes.as_mut_ptr().cast(), address as usize, MAX_INSN_LEN)
-    };
+    let mut len = copy_user(bytes, address);
+
+    // Code in an execute-only page is fetched by the processor, but cannot be read: a protection
+    // key forbids it. A page fault would find nothing wrong with it, and come again for ever.
+    if len < MAX_INSN_LEN {
+        if let Some(pkru) = cpu::pkru().filter(|&pkru| pkru != 0) {
+            // SAFETY: There are keys, and the value is restored right behind.
+            unsafe { cpu::set_pkru(0) };
+            len = copy_user(bytes, address);
+            // SAFETY: As above.
+            unsafe { cpu::set_pkru(pkru) };
+        }
+    }
 
     if len == 0 {
         return Err(Fault::page(address, PF_FETCH | PF_USER).into());
     }
-    Ok(len.min(MAX_INSN_LEN))
+    Ok(len)
 }
 
 /// Reads the instruction of kernel code, which may end at the end of what is mapped.

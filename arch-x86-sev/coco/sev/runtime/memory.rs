@@ -221,10 +221,14 @@ pub(crate) fn translate(regs: &Regs, address: u64, access: Access) -> Result<Map
     }
 }
 
-/// True if the firmware's map says that there is memory.
+/// True if there is memory: the firmware's map says so, or it was added since.
 pub(crate) fn is_ram(gpa: u64) -> bool {
-    // SAFETY: Reads a table that does not change once the kernel is past its setup.
-    unsafe { bindings::e820__mapped_any(gpa, gpa + 1, bindings::e820_type_E820_TYPE_RAM) }
+    // SAFETY: Reads a table that does not change once the kernel is past its setup, and the
+    // descriptions of memory, which can be done anywhere.
+    unsafe {
+        bindings::e820__mapped_any(gpa, gpa + 1, bindings::e820_type_E820_TYPE_RAM)
+            || bindings::sev_es_shim_is_added_memory(gpa)
+    }
 }
 
 /// Moves `len` bytes of elements in units of eight bytes as far as that works, and in elements

@@ -233,22 +233,48 @@ fn user_mode_is_refused() {
     }
 }
 
+/// Instructions with an operand at RDI, or RSI, and whether they write to it.
+fn at_si_and_di() -> Vec<(Vec<u8>, bool)> {
+    vec![
+        (vec![0x8b, 0x07], false),
+        (vec![0x89, 0x07], true),
+        (vec![0xaa], true),
+        (vec![0xac], false),
+        (vec![0xff, 0x07], true),
+    ]
+}
+
 #[test]
 fn private_memory_is_refused() {
-    for bytes in [
-        vec![0x8b, 0x07],
-        vec![0x89, 0x07],
-        vec![0xaa],
-        vec![0xac],
-        vec![0xff, 0x07],
-    ] {
+    const KERNEL_DATA: u64 = 0xffff_8880_0050_0000;
+
+    for (bytes, _) in at_si_and_di() {
         let mut machine = Machine::new(&bytes);
+
+        machine.pages.insert(KERNEL_DATA, Page::private(0x80_0000));
+        machine.regs.di = KERNEL_DATA;
+        machine.regs.si = KERNEL_DATA;
+        assert_eq!(machine.vc(NPF), Outcome::Unsupported, "{bytes:02x?}");
+        assert_eq!(machine.vmgexits, 0);
+        let address = KERNEL_DATA;
+        assert_eq!(machine.notes, [Note::EncryptedMmio { address }]);
+    }
+}
+
+/// User space can put memory where a device was when the exit happened. The kernel's access, which
+/// is one for user space, fails; the kernel goes on.
+#[test]
+fn private_memory_of_user_space_is_a_fault() {
+    for (bytes, writes) in at_si_and_di() {
+        let mut machine = Machine::new(&bytes);
+        let code = if writes { PF_WRITE } else { 0 };
 
         machine.regs.di = DATA;
         machine.regs.si = DATA;
-        assert_eq!(machine.vc(NPF), Outcome::Unsupported, "{bytes:02x?}");
+        let fault = Outcome::Exception(Fault::page(DATA, code));
+        assert_eq!(machine.vc(NPF), fault, "{bytes:02x?}");
         assert_eq!(machine.vmgexits, 0);
-        assert_eq!(machine.notes, [Note::EncryptedMmio { address: DATA }]);
+        assert_eq!(machine.notes, []);
     }
 }
 
@@ -359,8 +385,12 @@ fn second_page_is_checked_before_the_first_is_written() {
     );
     assert_eq!(machine.vmgexits, 0);
 
+    // Private memory is refused; at an address of user space as if it were absent.
     machine.pages.insert(DEVICE + 4096, Page::private(0x7000));
-    assert_eq!(machine.vc(NPF), Outcome::Unsupported);
+    assert_eq!(
+        machine.vc(NPF),
+        Outcome::Exception(Fault::page(DEVICE + 4096, PF_WRITE))
+    );
     assert_eq!(machine.vmgexits, 0);
 }
 

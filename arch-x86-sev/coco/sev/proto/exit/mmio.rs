@@ -28,8 +28,10 @@ use super::{
         result::{
             Access,
             Error,
+            Fault,
             Result,
-            Width, //
+            Width,
+            PF_WRITE, //
         }, //
     },
     address::{
@@ -56,10 +58,30 @@ fn translate<E: Env + ?Sized>(env: &mut E, address: u64, access: Access) -> Resu
     let Mapping { gpa, encrypted } = env.translate(address, access)?;
 
     if encrypted {
-        env.note(Note::EncryptedMmio { address });
-        return Err(Error::Unsupported);
+        return Err(refuse(env, address, access));
     }
     Ok(gpa)
+}
+
+/// The error for MMIO at private memory.
+///
+/// At an address of user space the mapping can have changed since the exit: another thread unmapped
+/// the device, and the TLB was flushed by the hypervisor's help or by INVLPGB, which do not wait
+/// for this CPU. Then the access fails, as it would without a mapping. It is one that the kernel makes
+/// for user space, and expects to fail. Anything else is the hypervisor's doing.
+#[cold]
+#[inline(never)]
+pub(crate) fn refuse<E: Env + ?Sized>(env: &mut E, address: u64, access: Access) -> Error {
+    if address >> 63 == 0 {
+        let code = match access {
+            Access::Read => 0,
+            Access::Write => PF_WRITE,
+        };
+
+        return Fault::page(address, code).into();
+    }
+    env.note(Note::EncryptedMmio { address });
+    Error::Unsupported
 }
 
 impl Target {

@@ -10,8 +10,7 @@ use super::{
     super::{
         env::{
             Env,
-            Mapping,
-            Note, //
+            Mapping, //
         },
         insn::{
             CodeSize,
@@ -30,7 +29,10 @@ use super::{
         }, //
     },
     address,
-    mmio::Target,
+    mmio::{
+        self,
+        Target, //
+    },
     string::Strings, //
 };
 
@@ -137,11 +139,11 @@ fn iteration<E: Env + ?Sized>(
         // MOVS between memories: what was MMIO when the exit happened no longer is, or the
         // environment knows it for memory. Move it; that is harmless.
         (Some(Operand::Memory(_)), Some(Operand::Memory(_))) if first => {}
-        (Some(Operand::Memory(address)), None) | (None, Some(Operand::Memory(address)))
-            if first =>
-        {
-            env.note(Note::EncryptedMmio { address: *address });
-            return Err(Error::Unsupported);
+        (Some(Operand::Memory(address)), None) if first => {
+            return Err(mmio::refuse(env, *address, Access::Read));
+        }
+        (None, Some(Operand::Memory(address))) if first => {
+            return Err(mmio::refuse(env, *address, Access::Write));
         }
         _ => return Ok(false),
     }
