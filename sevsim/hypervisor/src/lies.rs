@@ -12,8 +12,10 @@
 //! | `cpuid:LEAF:REGISTER:set:VALUE` | these bits of it are 1 |
 //! | `versions:MIN:MAX` | the protocol versions offered |
 //! | `msr-reply:VALUE` | every reply by the MSR protocol but that to SEV_INFO is VALUE |
-//! | `response:VALUE` | SW_EXITINFO1 of every reply in the GHCB is VALUE |
+//! | `response:VALUE`, `response:VALUE:N` | SW_EXITINFO1 in replies is VALUE, from the first or Nth on |
+//! | `upper:VALUE` | the upper halves of RAX to RDX in every reply are VALUE |
 //! | `vc:CODE`, `vc:CODE:N` | the first or Nth #VC of the stage has CODE as its error code |
+//! | `cpuid-vc:LEAF:CODE` | the #VC of CPUID with this leaf has CODE as its error code |
 //! | `nmi`, `nmi:N` | an NMI comes right behind the first or Nth #VC of the stage |
 //! | `late-vc:CODE` | a #VC comes where the stage gives its IDT up, the GHCB being shut down |
 //! | `late-fault` | a page fault on the GHCB's page comes there |
@@ -117,13 +119,27 @@ pub enum What {
     /// Reply by the MSR protocol.
     MsrReply(u64),
     /// SW_EXITINFO1 of a reply.
-    Response(u64),
+    Response {
+        /// SW_EXITINFO1.
+        value: u64,
+        /// The first reply of the stage that has it, from 1.
+        from: u64,
+    },
+    /// Upper halves of the general registers in a reply.
+    Upper(u32),
     /// Error code of a #VC.
     Vc {
         /// Error code.
         code: u32,
         /// Which #VC of the stage, from 1.
         nth: u64,
+    },
+    /// Error code of the #VC of a CPUID.
+    CpuidVc {
+        /// Leaf.
+        leaf: u32,
+        /// Error code.
+        code: u32,
     },
     /// An NMI, right behind a #VC.
     Nmi {
@@ -143,8 +159,10 @@ impl What {
             Self::Cpuid { .. } => "cpuid",
             Self::Versions { .. } => "versions",
             Self::MsrReply(_) => "msr-reply",
-            Self::Response(_) => "response",
+            Self::Response { .. } => "response",
+            Self::Upper(_) => "upper",
             Self::Vc { .. } => "vc",
+            Self::CpuidVc { .. } => "cpuid-vc",
             Self::Nmi { .. } => "nmi",
             Self::LateVc(_) => "late-vc",
             Self::LateFault => "late-fault",
@@ -214,7 +232,15 @@ impl Lie {
                 max: number(words.next()?)?.try_into().ok()?,
             },
             "msr-reply" => What::MsrReply(number(words.next()?)?),
-            "response" => What::Response(number(words.next()?)?),
+            "response" => What::Response {
+                value: number(words.next()?)?,
+                from: ordinal(words.next())?,
+            },
+            "upper" => What::Upper(number32(words.next()?)?),
+            "cpuid-vc" => What::CpuidVc {
+                leaf: number32(words.next()?)?,
+                code: number32(words.next()?)?,
+            },
             "vc" => What::Vc {
                 code: number32(words.next()?)?,
                 nth: ordinal(words.next())?,
@@ -235,6 +261,8 @@ impl Lie {
 pub struct Lies {
     list: [Option<Lie>; MAX_LIES],
     told: [Word; MAX_LIES],
+    /// Replies that each lie about them could have been told in.
+    replies: [Word; MAX_LIES],
 }
 
 impl Lies {
@@ -299,10 +327,34 @@ impl Lies {
         })
     }
 
-    /// SW_EXITINFO1 to give.
+    /// SW_EXITINFO1 to give. Called once for each reply.
     pub fn response(&self, stage: Stage) -> Option<u64> {
+        for (index, lie) in self.list.iter().enumerate() {
+            let lie = (*lie)?;
+            let now = lie.stage.is_none_or(|wanted| wanted == stage);
+            if let (What::Response { value, from }, true) = (lie.what, now) {
+                self.replies[index].add(1);
+                if self.replies[index].get() >= from {
+                    self.told[index].add(1);
+                    return Some(value);
+                }
+            }
+        }
+        None
+    }
+
+    /// The upper halves of the general registers to give.
+    pub fn upper(&self, stage: Stage) -> Option<u64> {
         self.tell(stage, |what| match what {
-            What::Response(value) => Some(value),
+            What::Upper(value) => Some(u64::from(value) << 32),
+            _ => None,
+        })
+    }
+
+    /// The error code of the #VC of a CPUID with this leaf.
+    pub fn cpuid_vc(&self, stage: Stage, about: u32) -> Option<u32> {
+        self.tell(stage, |what| match what {
+            What::CpuidVc { leaf, code } if leaf == about => Some(code),
             _ => None,
         })
     }
@@ -373,7 +425,15 @@ mod tests {
         assert_eq!(read("any:late-fault").stage, None);
         assert_eq!(read("any:versions:3:4").what.name(), "versions");
         assert_eq!(read("early:msr-reply:0xfff").what, What::MsrReply(0xfff));
-        assert_eq!(read("runtime:response:2").what, What::Response(2));
+        let response = |from| What::Response { value: 2, from };
+        assert_eq!(read("runtime:response:2").what, response(1));
+        assert_eq!(read("runtime:response:2:9").what, response(9));
+        assert_eq!(read("runtime:upper:7").what, What::Upper(7));
+        let cpuid = What::CpuidVc {
+            leaf: 0x5e50_0051,
+            code: 0x51,
+        };
+        assert_eq!(read("runtime:cpuid-vc:0x5e500051:0x51").what, cpuid);
         let vc = |nth| What::Vc { code: 0x7c, nth };
         assert_eq!(read("stage2:vc:0x7c").what, vc(1));
         assert_eq!(read("stage2:vc:0x7c:5").what, vc(5));
@@ -393,6 +453,9 @@ mod tests {
             "any:versions:1",
             "any:versions:1:65536",
             "any:vc:1:0",
+            "any:response:1:0",
+            "any:upper:0x100000000",
+            "any:cpuid-vc:1",
             "any:vc:x",
             "any:nmi:0",
             "any:late-fault:1",
@@ -411,6 +474,25 @@ mod tests {
         assert_eq!(lies.response(Stage::Stage1), None);
         let counts: Vec<_> = lies.counts().collect();
         assert_eq!(counts, [("versions", 1), ("msr-reply", 1)]);
+    }
+
+    #[test]
+    fn a_response_begins_with_the_nth_reply() {
+        let lies = lies(&["early:response:2:3", "any:upper:0xabc"]);
+        let replies = |stage| [(); 4].map(|()| lies.response(stage));
+        assert_eq!(replies(Stage::Stage2), [None; 4]);
+        assert_eq!(replies(Stage::Early), [None, None, Some(2), Some(2)]);
+        assert_eq!(lies.upper(Stage::Early), Some(0xabc_0000_0000));
+        let counts: Vec<_> = lies.counts().collect();
+        assert_eq!(counts, [("response", 2), ("upper", 1)]);
+    }
+
+    #[test]
+    fn a_cpuid_is_known_by_its_leaf() {
+        let lies = lies(&["runtime:cpuid-vc:7:0x51"]);
+        assert_eq!(lies.cpuid_vc(Stage::Runtime, 7), Some(0x51));
+        assert_eq!(lies.cpuid_vc(Stage::Runtime, 8), None);
+        assert_eq!(lies.cpuid_vc(Stage::Early, 7), None);
     }
 
     #[test]

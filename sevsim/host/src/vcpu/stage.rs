@@ -30,10 +30,13 @@ impl Vcpu {
         if vm.lies().nmi(self.stage(), nth) {
             vm.nmi_arrived(self.index);
         }
-        match vm.lies().vc(self.stage(), nth) {
-            Some(lie) => u64::from(lie),
-            None => code,
-        }
+        let lie = vm.lies().vc(self.stage(), nth);
+        let leaf = self.vmcb.save.rax as u32;
+        let lie = match code {
+            exit::CPUID => lie.or_else(|| vm.lies().cpuid_vc(self.stage(), leaf)),
+            _ => lie,
+        };
+        lie.map_or(code, u64::from)
     }
 
     /// The stage, as the hypervisor calls it.

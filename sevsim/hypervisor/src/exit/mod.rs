@@ -10,7 +10,7 @@ pub mod mmio;
 pub mod msr;
 
 use crate::ap::Hold;
-use crate::ghcb::layout::{RAX, RCX, RDX, SW_EXITCODE};
+use crate::ghcb::layout::{RAX, RBX, RCX, RDX, SW_EXITCODE};
 use crate::ghcb::{BadInput, Exception, Fault, Ghcb};
 use crate::options::LeakCheck;
 use crate::outcome::{Next, Stop};
@@ -84,6 +84,9 @@ impl<P: Platform> Vm<P> {
         };
         match result {
             Ok(answer) => {
+                if let Some(upper) = self.lies().upper(vcpu.stage()) {
+                    ghcb.lie_above([RAX, RBX, RCX, RDX], upper);
+                }
                 match self.lies().response(vcpu.stage()) {
                     None => ghcb.succeed(answer.info2),
                     Some(response) => ghcb.lie(response, answer.info2),

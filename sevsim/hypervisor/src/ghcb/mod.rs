@@ -135,6 +135,19 @@ impl<'a, P: Platform> Ghcb<'a, P> {
         self.reply = self.reply.with(field);
     }
 
+    /// Puts these upper halves into those of the fields that are in the reply.
+    pub fn lie_above(&mut self, fields: [Field; 4], upper: u64) {
+        for field in fields {
+            let at = self.gpa + field.offset();
+            if !self.reply.has(field) {
+                continue;
+            }
+            // As in field(): cannot fail.
+            let value = self.platform.read_shared_u64(at).unwrap_or(0) & 0xffff_ffff | upper;
+            let _ = self.platform.write_shared_u64(at, value);
+        }
+    }
+
     /// Completes the reply: response code, data, and as valid only what this exit answered.
     pub fn succeed(mut self, data: u64) {
         self.close(RESPONSE_NONE, data);
