@@ -92,6 +92,16 @@ impl Case {
     }
 }
 
+/// A host that fills the upper halves of registers, and gives #VCs of CPUID other exit codes; and
+/// the tests that show it.
+const LIES: &str = "--vcpus 1 --intercept all --option lie=runtime:upper:0xdeadbeef \
+    --option lie=runtime:cpuid-vc:0x5e500051:0x51 --option lie=runtime:cpuid-vc:0x5e50007c:0x7c \
+    --append sevsim.check=made_up,cpuid_,rdtsc,port_in,kernel_log";
+
+/// The same for C, whose kernel comes to no user space if registers hold more than they should.
+const LIES_FOR_C: &str = "--vcpus 1 --option lie=runtime:cpuid-vc:0x5e500051:0x51 \
+    --option lie=runtime:cpuid-vc:0x5e50007c:0x7c --append sevsim.check=made_up,cpuid_,kernel_log";
+
 const ACTIVE: &str = "protection: Memory Encryption Features active: AMD SEV SEV-ES";
 const BY_RUST: &str = "handler: SEV-ES: #VC handler: Rust";
 const BY_C: &str = "handler: #VC handler: C";
@@ -150,6 +160,7 @@ pub fn cases() -> Vec<Case> {
             Direct,
             "--vcpus 2 --intercept all",
         ),
+        case("rust-lies", Rust, Direct, LIES),
         case("rust-disk", Rust, Disk, "--vcpus 1"),
         case("rust-plain", Rust, Plain, "--vcpus 2").with_kunit(),
         case(
@@ -160,6 +171,7 @@ pub fn cases() -> Vec<Case> {
         ),
         case("c-2cpu-x2apic", C, Direct, "--vcpus 2 --apic x2apic"),
         case("c-8cpu-xapic", C, Direct, "--vcpus 8 --apic xapic"),
+        case("c-lies", C, Direct, LIES_FOR_C),
         case("c-plain", C, Plain, "--vcpus 2"),
         case("debian-2cpu", Debian, Direct, "--vcpus 2"),
     ]

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/io.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/time.h>
@@ -261,25 +260,4 @@ void expect_signal(const char *what, const struct outcome *out, const struct box
 	CHECK(out->regs.rip == box->code, "%s: RIP is %lld bytes off", what,
 	      (long long)(out->regs.rip - box->code));
 	expect_regs(what, out, in, may);
-}
-
-void allow_ports(void)
-{
-	static const struct {
-		unsigned short first, count;
-	} ports[] = {
-		{ 0x00, 0x10 },		/* DMA controller: two-byte registers */
-		{ 0x61, 1 },		/* speaker and NMI status */
-		{ 0x80, 0x10 },		/* POST code, DMA page registers */
-		{ 0x3ff, 1 },		/* scratch register of the first serial port */
-		{ 0x510, 2 },		/* QEMU's fw_cfg */
-		{ 0xcf8, 8 },		/* PCI configuration */
-	};
-
-	for (size_t i = 0; i < ARRAY_SIZE(ports); i++) {
-		if (ioperm(ports[i].first, ports[i].count, 1)) {
-			perror("ioperm");
-			_exit(1);
-		}
-	}
 }

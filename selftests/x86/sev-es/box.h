@@ -82,12 +82,28 @@ void expect_done(const char *what, const struct outcome *out, const struct box *
 void expect_signal(const char *what, const struct outcome *out, const struct box *box, int sig,
 		   int code, const struct user_regs_struct *in, int may);
 
-/* Ports that the string and port tests use; for prepare(). */
-void allow_ports(void);
-
+/* Runs the bytes of an instruction. */
 #define RUN(box, regs, ...) ({						\
 	static const uint8_t code_[] = { __VA_ARGS__ };			\
 	box_run(box, code_, sizeof(code_), regs);			\
+})
+
+/* Runs the bytes of an instruction that has to come to its end. */
+#define DONE(what, box, regs, may, ...) ({				\
+	static const uint8_t code_[] = { __VA_ARGS__ };			\
+	struct outcome out_ = box_run(box, code_, sizeof(code_), regs);	\
+									\
+	expect_done(what, &out_, box, sizeof(code_), regs, may);	\
+	out_;								\
+})
+
+/* Runs the bytes of an instruction that has to raise a signal. */
+#define SIGNALS(what, box, regs, signal, si, may, ...) ({		\
+	static const uint8_t code_[] = { __VA_ARGS__ };			\
+	struct outcome out_ = box_run(box, code_, sizeof(code_), regs);	\
+									\
+	expect_signal(what, &out_, box, signal, si, regs, may);		\
+	out_;								\
 })
 
 #endif

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * cpuid.c - CPUID: results, registers, places where the instruction can stand.
+ * cpuid.c - CPUID: results, registers, prefixes.
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "box.h"
 #include "check.h"
@@ -195,58 +194,6 @@ static void cpuid_prefixes(void)
 	box_close(&box);
 }
 
-/* The last two bytes of a page, and nothing behind it: a fetch of 15 bytes runs into a hole. */
-static void cpuid_at_page_end(void)
-{
-	struct user_regs_struct regs;
-	struct outcome out;
-	struct box box;
-
-	box_open(&box, NULL);
-	box.code = BOX_CODE + BOX_CODE_SIZE - sizeof(CPUID);
-	regs = box_regs(&box);
-	regs.rax = 0;
-	regs.rcx = 0;
-	out = box_run(&box, CPUID, sizeof(CPUID), &regs);
-	CHECK(!out.hung && !out.died, "CPUID at the end of a page never ends");
-	/* The processor goes on behind the page, where nothing is. */
-	CHECK(out.sig == SIGSEGV && out.info.si_code == SEGV_MAPERR &&
-	      out.regs.rip == BOX_CODE + BOX_CODE_SIZE,
-	      "signal %d, si_code %d, RIP at page end + %lld", out.sig, out.info.si_code,
-	      (long long)(out.regs.rip - BOX_CODE - BOX_CODE_SIZE));
-	CHECK(out.regs.rax >= 0xd && out.regs.rax < 0x1000, "leaf 0 gives EAX %#llx",
-	      (unsigned long long)out.regs.rax);
-	box_close(&box);
-}
-
-/*
- * The same before a page that is mapped, but not present yet: reading the instruction's bytes must
- * not try to bring it in from a context that cannot sleep.
- */
-static void cpuid_before_absent_page(void)
-{
-	char *log = read_kernel_log();
-	int before = count_complaints(log, false), after;
-	void (*code)(void);
-	uint8_t *area;
-
-	free(log);
-	area = mmap(NULL, 2 * BOX_PAGE, PROT_READ | PROT_WRITE | PROT_EXEC,
-		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	CHECK(area != MAP_FAILED, "mmap");
-	for (int i = 0; i < 100; i++) {
-		madvise(area, 2 * BOX_PAGE, MADV_DONTNEED);
-		/* push rbx; xor eax, eax; xor ecx, ecx; 3 nops; cpuid; pop rbx; ret */
-		memcpy(area + BOX_PAGE - 12,
-		       "\x53\x31\xc0\x31\xc9\x90\x90\x90\x0f\xa2\x5b\xc3", 12);
-		code = (void (*)(void))(area + BOX_PAGE - 12);
-		code();
-	}
-	log = read_kernel_log();
-	after = count_complaints(log, false);
-	CHECK(after == before, "the kernel complains (%d lines, see its log)", after - before);
-}
-
 const struct test cpuid_tests[] = {
 	{ "cpuid_registers", cpuid_registers },
 	{ "cpuid_vendor", cpuid_vendor },
@@ -254,7 +201,5 @@ const struct test cpuid_tests[] = {
 	{ "cpuid_xsave_size", cpuid_xsave_size },
 	{ "cpuid_each_processor", cpuid_each_processor },
 	{ "cpuid_prefixes", cpuid_prefixes },
-	{ "cpuid_at_page_end", cpuid_at_page_end },
-	{ "cpuid_before_absent_page", cpuid_before_absent_page },
 	{ }
 };

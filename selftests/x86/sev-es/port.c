@@ -8,23 +8,16 @@
 #include <sys/io.h>
 #include <unistd.h>
 
-#include "box.h"
 #include "check.h"
-
-#define SCRATCH		0x3ff	/* 8 bits, reads back what was written */
-#define DMA_PAGE	0x83	/* the same, and reached by an immediate */
-#define PCI_ADDRESS	0xcf8
-#define PCI_DATA	0xcfc
-#define HOST_BRIDGE	0x80000000
+#include "io.h"
 
 #define RAX		0x1122334455667788
 
 static struct user_regs_struct port_regs(const struct box *box, uint64_t rax, uint16_t port)
 {
-	struct user_regs_struct regs = box_regs(box);
+	struct user_regs_struct regs = io_regs(box, port);
 
 	regs.rax = rax;
-	regs.rdx = 0xd4d4d4d4d4d40000 | port;
 	return regs;
 }
 
@@ -55,20 +48,16 @@ static void port_out_8(void)
 	box_open(&box, allow_ports);
 	for (int value = 0x5a; value < 0x100; value += 0x4b) {
 		regs = port_regs(&box, 0x1122334455667700 | value, SCRATCH);
-		out = RUN(&box, &regs, 0xee);
-		expect_done("out dx, al", &out, &box, 1, &regs, 0);
+		DONE("out dx, al", &box, &regs, 0, 0xee);
 		regs.rax = 0;
-		out = RUN(&box, &regs, 0xec);
-		expect_done("in al, dx", &out, &box, 1, &regs, R_AX);
+		out = DONE("in al, dx", &box, &regs, R_AX, 0xec);
 		CHECK((out.regs.rax & 0xff) == (unsigned int)value, "wrote %#x, read %#llx", value,
 		      (unsigned long long)out.regs.rax);
 
 		regs = port_regs(&box, 0x1122334455667700 | value, 0);
-		out = RUN(&box, &regs, 0xe6, DMA_PAGE);
-		expect_done("out imm, al", &out, &box, 2, &regs, 0);
+		DONE("out imm, al", &box, &regs, 0, 0xe6, DMA_PAGE);
 		regs.rax = 0;
-		out = RUN(&box, &regs, 0xe4, DMA_PAGE);
-		expect_done("in al, imm", &out, &box, 2, &regs, R_AX);
+		out = DONE("in al, imm", &box, &regs, R_AX, 0xe4, DMA_PAGE);
 		CHECK((out.regs.rax & 0xff) == (unsigned int)value,
 		      "wrote %#x, read %#llx (immediate)", value, (unsigned long long)out.regs.rax);
 	}
@@ -85,28 +74,22 @@ static void port_out_16_32(void)
 	box_open(&box, allow_ports);
 	/* 32 bits: the address register reads back. */
 	regs = port_regs(&box, 0x1122334480000004, PCI_ADDRESS);
-	out = RUN(&box, &regs, 0xef);
-	expect_done("out dx, eax", &out, &box, 1, &regs, 0);
+	DONE("out dx, eax", &box, &regs, 0, 0xef);
 	regs.rax = 0;
-	out = RUN(&box, &regs, 0xed);
-	expect_done("in eax, dx", &out, &box, 1, &regs, R_AX);
+	out = DONE("in eax, dx", &box, &regs, R_AX, 0xed);
 	CHECK((uint32_t)out.regs.rax == 0x80000004, "wrote 0x80000004, read %#llx",
 	      (unsigned long long)out.regs.rax);
 	/* 16 bits: select fw_cfg's signature, its first byte is a Q. */
 	regs = port_regs(&box, 0x1122334455660000, 0x510);
-	out = RUN(&box, &regs, 0x66, 0xef);
-	expect_done("out dx, ax", &out, &box, 2, &regs, 0);
+	DONE("out dx, ax", &box, &regs, 0, 0x66, 0xef);
 	regs = port_regs(&box, 0, 0x511);
-	out = RUN(&box, &regs, 0xec);
-	expect_done("in al, dx", &out, &box, 1, &regs, R_AX);
+	out = DONE("in al, dx", &box, &regs, R_AX, 0xec);
 	if ((out.regs.rax & 0xff) != 'Q')
 		note("no fw_cfg here: 16 bits of OUT are not read back");
 	/* 16 and 32 bits by immediate: the POST code port takes anything. */
 	regs = port_regs(&box, RAX, 0);
-	out = RUN(&box, &regs, 0x66, 0xe7, 0x80);
-	expect_done("out imm, ax", &out, &box, 3, &regs, 0);
-	out = RUN(&box, &regs, 0xe7, 0x80);
-	expect_done("out imm, eax", &out, &box, 2, &regs, 0);
+	DONE("out imm, ax", &box, &regs, 0, 0x66, 0xe7, 0x80);
+	DONE("out imm, eax", &box, &regs, 0, 0xe7, 0x80);
 	box_close(&box);
 }
 
@@ -123,8 +106,7 @@ static void port_in_8_keeps_upper_bits(void)
 	RUN(&box, &regs, 0xef);
 	for (int byte = 0; byte < 4; byte++) {
 		regs = port_regs(&box, RAX, PCI_DATA + byte);
-		out = RUN(&box, &regs, 0xec);
-		expect_done("in al, dx", &out, &box, 1, &regs, R_AX);
+		out = DONE("in al, dx", &box, &regs, R_AX, 0xec);
 		expect_rax("in al, dx", &out, (RAX & ~0xffUL) | (bridge >> 8 * byte & 0xff));
 	}
 	box_close(&box);
@@ -142,8 +124,7 @@ static void port_in_16_keeps_upper_bits(void)
 	RUN(&box, &regs, 0xef);
 	for (int word = 0; word < 2; word++) {
 		regs = port_regs(&box, RAX, PCI_DATA + 2 * word);
-		out = RUN(&box, &regs, 0x66, 0xed);
-		expect_done("in ax, dx", &out, &box, 2, &regs, R_AX);
+		out = DONE("in ax, dx", &box, &regs, R_AX, 0x66, 0xed);
 		expect_rax("in ax, dx", &out, (RAX & ~0xffffUL) | (bridge >> 16 * word & 0xffff));
 	}
 	box_close(&box);
@@ -181,17 +162,14 @@ static void port_in_32_clears_upper_half(void)
 	regs = port_regs(&box, HOST_BRIDGE, PCI_ADDRESS);
 	RUN(&box, &regs, 0xef);
 	regs = port_regs(&box, RAX, PCI_DATA);
-	out = RUN(&box, &regs, 0xed);
-	expect_done("in eax, dx", &out, &box, 1, &regs, R_AX);
+	out = DONE("in eax, dx", &box, &regs, R_AX, 0xed);
 	expect_rax("in eax, dx", &out, bridge);
 	/* REX.W does not make it wider. */
-	out = RUN(&box, &regs, 0x48, 0xed);
-	expect_done("rex.w in eax, dx", &out, &box, 2, &regs, R_AX);
+	out = DONE("rex.w in eax, dx", &box, &regs, R_AX, 0x48, 0xed);
 	expect_rax("rex.w in eax, dx", &out, bridge);
 	/* A repeat prefix means nothing here. */
 	regs.rcx = 5;
-	out = RUN(&box, &regs, 0xf3, 0xed);
-	expect_done("rep in eax, dx", &out, &box, 2, &regs, R_AX);
+	out = DONE("rep in eax, dx", &box, &regs, R_AX, 0xf3, 0xed);
 	expect_rax("rep in eax, dx", &out, bridge);
 	box_close(&box);
 }
@@ -242,29 +220,18 @@ static void allow_some(void)
 static void port_partly_refused(void)
 {
 	struct user_regs_struct regs;
-	struct outcome out;
 	struct box box;
 
 	box_open(&box, allow_some);
 	regs = port_regs(&box, RAX, SCRATCH);
-	out = RUN(&box, &regs, 0xec);
-	expect_done("in al from an allowed port", &out, &box, 1, &regs, R_AX);
-	out = RUN(&box, &regs, 0x66, 0xed);
-	expect_signal("in ax over the last allowed port", &out, &box, SIGSEGV, SI_KERNEL, &regs,
-		      0);
+	DONE("in al from an allowed port", &box, &regs, R_AX, 0xec);
+	SIGNALS("in ax over the last allowed port", &box, &regs, SIGSEGV, SI_KERNEL, 0, 0x66, 0xed);
 	regs = port_regs(&box, RAX, PCI_DATA);
-	out = RUN(&box, &regs, 0x66, 0xed);
-	expect_done("in ax from allowed ports", &out, &box, 2, &regs, R_AX);
-	out = RUN(&box, &regs, 0xed);
-	expect_signal("in eax over the last allowed port", &out, &box, SIGSEGV, SI_KERNEL, &regs,
-		      0);
-	out = RUN(&box, &regs, 0xef);
-	expect_signal("out eax over the last allowed port", &out, &box, SIGSEGV, SI_KERNEL, &regs,
-		      0);
+	DONE("in ax from allowed ports", &box, &regs, R_AX, 0x66, 0xed);
+	SIGNALS("in eax over the last allowed port", &box, &regs, SIGSEGV, SI_KERNEL, 0, 0xed);
+	SIGNALS("out eax over the last allowed port", &box, &regs, SIGSEGV, SI_KERNEL, 0, 0xef);
 	regs = port_regs(&box, RAX, 0x80);
-	out = RUN(&box, &regs, 0xee);
-	expect_signal("out to a port that was allowed once", &out, &box, SIGSEGV, SI_KERNEL, &regs,
-		      0);
+	SIGNALS("out to a port that was allowed once", &box, &regs, SIGSEGV, SI_KERNEL, 0, 0xee);
 	box_close(&box);
 }
 
@@ -278,19 +245,15 @@ static void allow_all(void)
 static void port_end_of_space(void)
 {
 	struct user_regs_struct regs;
-	struct outcome out;
 	struct box box;
 
 	box_open(&box, allow_all);
 	regs = port_regs(&box, RAX, 0xffff);
-	out = RUN(&box, &regs, 0xec);
-	expect_done("in al from port 0xffff", &out, &box, 1, &regs, R_AX);
+	DONE("in al from port 0xffff", &box, &regs, R_AX, 0xec);
 	regs = port_regs(&box, RAX, 0xfffe);
-	out = RUN(&box, &regs, 0xed);
-	expect_signal("in eax from port 0xfffe", &out, &box, SIGSEGV, SI_KERNEL, &regs, 0);
+	SIGNALS("in eax from port 0xfffe", &box, &regs, SIGSEGV, SI_KERNEL, 0, 0xed);
 	regs = port_regs(&box, RAX, 0xffff);
-	out = RUN(&box, &regs, 0x66, 0xed);
-	expect_signal("in ax from port 0xffff", &out, &box, SIGSEGV, SI_KERNEL, &regs, 0);
+	SIGNALS("in ax from port 0xffff", &box, &regs, SIGSEGV, SI_KERNEL, 0, 0x66, 0xed);
 	box_close(&box);
 }
 
@@ -313,11 +276,9 @@ static void port_iopl_3(void)
 		skip("no iopl()");
 	box_open(&box, raise_iopl);
 	regs = port_regs(&box, 0x77, SCRATCH);
-	out = RUN(&box, &regs, 0xee);
-	expect_done("out dx, al", &out, &box, 1, &regs, 0);
+	DONE("out dx, al", &box, &regs, 0, 0xee);
 	regs.rax = 0;
-	out = RUN(&box, &regs, 0xec);
-	expect_done("in al, dx", &out, &box, 1, &regs, R_AX);
+	out = DONE("in al, dx", &box, &regs, R_AX, 0xec);
 	CHECK((out.regs.rax & 0xff) == 0x77, "wrote 0x77, read %#llx",
 	      (unsigned long long)out.regs.rax);
 	box_close(&box);

@@ -108,25 +108,19 @@ static void cache_instructions(void)
 static void ordinary_exceptions(void)
 {
 	struct user_regs_struct regs;
-	struct outcome out;
 	struct box box;
 
 	box_open(&box, NULL);
 	regs = box_regs(&box);
 	regs.rdx = 0;
 	regs.rcx = 0;
-	out = RUN(&box, &regs, 0x48, 0xf7, 0xf1);
-	expect_signal("div by zero", &out, &box, SIGFPE, FPE_INTDIV, &regs, R_FLAGS);
-	out = RUN(&box, &regs, 0x48, 0x8b, 0x01);
-	expect_signal("mov rax, [0]", &out, &box, SIGSEGV, SEGV_MAPERR, &regs, 0);
+	SIGNALS("div by zero", &box, &regs, SIGFPE, FPE_INTDIV, R_FLAGS, 0x48, 0xf7, 0xf1);
+	SIGNALS("mov rax, [0]", &box, &regs, SIGSEGV, SEGV_MAPERR, 0, 0x48, 0x8b, 0x01);
 	regs.rcx = 0x8888000000000000;
-	out = RUN(&box, &regs, 0x48, 0x8b, 0x01);
-	expect_signal("mov rax, [not canonical]", &out, &box, SIGSEGV, SI_KERNEL, &regs, 0);
+	SIGNALS("mov rax, [not canonical]", &box, &regs, SIGSEGV, SI_KERNEL, 0, 0x48, 0x8b, 0x01);
 	/* int 29: user space cannot call the #VC gate. */
-	out = RUN(&box, &regs, 0xcd, 0x1d);
-	expect_signal("int 29", &out, &box, SIGSEGV, SI_KERNEL, &regs, 0);
-	out = RUN(&box, &regs, 0xcd, 0x02);
-	expect_signal("int 2", &out, &box, SIGSEGV, SI_KERNEL, &regs, 0);
+	SIGNALS("int 29", &box, &regs, SIGSEGV, SI_KERNEL, 0, 0xcd, 0x1d);
+	SIGNALS("int 2", &box, &regs, SIGSEGV, SI_KERNEL, 0, 0xcd, 0x02);
 	box_close(&box);
 }
 

@@ -10,12 +10,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "box.h"
 #include "check.h"
+#include "io.h"
 
-#define SCRATCH		0x3ff
-#define PCI_ADDRESS	0xcf8
-#define MARK		0xee
 #define FLAT_DATA	0x2b
 
 /* Entries of the box's LDT. */
@@ -74,7 +71,7 @@ static void open_with(struct box *box, void (*how)(void))
 	box_open(box, how);
 	box->code_base = BOX_CODE;
 	box->code = 64;
-	memset(box_data, MARK, BOX_DATA_SIZE);
+	mark_data();
 }
 
 /* Registers for code in a segment of the LDT. The upper halves mean nothing there. */
@@ -98,11 +95,9 @@ static struct user_regs_struct segment_regs(const struct box *box, int entry, ui
 static void set_scratch(struct box *box, uint8_t value)
 {
 	struct user_regs_struct regs = segment_regs(box, CODE_32, SCRATCH);
-	struct outcome out;
 
 	regs.rax = value;
-	out = RUN(box, &regs, 0xee);
-	expect_done("out dx, al", &out, box, 1, &regs, 0);
+	DONE("out dx, al", box, &regs, 0, 0xee);
 }
 
 static void expect_scratch(struct box *box, uint8_t value)
@@ -110,16 +105,9 @@ static void expect_scratch(struct box *box, uint8_t value)
 	struct user_regs_struct regs = segment_regs(box, CODE_32, SCRATCH);
 	struct outcome out;
 
-	out = RUN(box, &regs, 0xec);
-	expect_done("in al, dx", &out, box, 1, &regs, R_AX);
+	out = DONE("in al, dx", box, &regs, R_AX, 0xec);
 	CHECK((out.regs.rax & 0xff) == value, "scratch register is %#x instead of %#x",
 	      (uint8_t)out.regs.rax, value);
-}
-
-static void expect_marks(size_t from, size_t to)
-{
-	for (size_t i = from; i < to; i++)
-		CHECK(box_data[i] == MARK, "byte at +%#zx was written", i);
 }
 
 static void check_cpuid(struct box *box, int entry)
@@ -129,13 +117,11 @@ static void check_cpuid(struct box *box, int entry)
 	struct outcome out;
 
 	regs.rax = 0;
-	out = RUN(box, &regs, 0x0f, 0xa2);
-	expect_done("cpuid", &out, box, 2, &regs, R_AX | R_BX | R_CX | R_DX);
+	out = DONE("cpuid", box, &regs, R_AX | R_BX | R_CX | R_DX, 0x0f, 0xa2);
 	CHECK(out.regs.rax == want.a && out.regs.rbx == want.b && out.regs.rcx == want.c &&
 	      out.regs.rdx == want.d, "leaf 0 is %#llx %#llx %#llx %#llx",
 	      out.regs.rax, out.regs.rbx, out.regs.rcx, out.regs.rdx);
-	out = RUN(box, &regs, 0x0f, 0x31);
-	expect_done("rdtsc", &out, box, 2, &regs, R_AX | R_DX);
+	DONE("rdtsc", box, &regs, R_AX | R_DX, 0x0f, 0x31);
 }
 
 static void ldt_code_32(void)
@@ -150,16 +136,13 @@ static void ldt_code_32(void)
 	expect_scratch(&box, 0x5a);
 	/* INC in 32-bit code is a REX prefix in 64-bit code: the code segment tells. */
 	regs = segment_regs(&box, CODE_32, SCRATCH);
-	out = RUN(&box, &regs, 0x40, 0xec);
-	expect_done("inc eax; in al, dx", &out, &box, 2, &regs, R_AX | R_FLAGS);
+	out = DONE("inc eax; in al, dx", &box, &regs, R_AX | R_FLAGS, 0x40, 0xec);
 	CHECK((out.regs.rax & 0xff) == 0x5a, "read %#x", (uint8_t)out.regs.rax);
 	regs = segment_regs(&box, CODE_32, PCI_ADDRESS);
 	regs.rax = 0x80000004;
-	out = RUN(&box, &regs, 0xef);
-	expect_done("out dx, eax", &out, &box, 1, &regs, 0);
+	DONE("out dx, eax", &box, &regs, 0, 0xef);
 	regs.rax = 0;
-	out = RUN(&box, &regs, 0xed);
-	expect_done("in eax, dx", &out, &box, 1, &regs, R_AX);
+	out = DONE("in eax, dx", &box, &regs, R_AX, 0xed);
 	CHECK(out.regs.rax == 0x80000004, "wrote 0x80000004, read %#llx", out.regs.rax);
 	box_close(&box);
 }
@@ -175,14 +158,11 @@ static void ldt_code_16(void)
 	check_cpuid(&box, CODE_16);
 	regs = segment_regs(&box, CODE_16, PCI_ADDRESS);
 	regs.rax = 0x80000008;
-	out = RUN(&box, &regs, 0x66, 0xef);
-	expect_done("out dx, eax", &out, &box, 2, &regs, 0);
+	DONE("out dx, eax", &box, &regs, 0, 0x66, 0xef);
 	regs.rax = 0;
-	out = RUN(&box, &regs, 0x66, 0xed);
-	expect_done("in eax, dx", &out, &box, 2, &regs, R_AX);
+	out = DONE("in eax, dx", &box, &regs, R_AX, 0x66, 0xed);
 	CHECK(out.regs.rax == 0x80000008, "wrote 0x80000008, read %#llx", out.regs.rax);
-	out = RUN(&box, &regs, 0xed);
-	expect_done("in ax, dx", &out, &box, 1, &regs, R_AX);
+	out = DONE("in ax, dx", &box, &regs, R_AX, 0xed);
 	CHECK(out.regs.rax == (out.regs.rax & 0xffff), "in ax wrote more than 16 bits: %#llx",
 	      out.regs.rax);
 	box_close(&box);
@@ -201,8 +181,7 @@ static void ldt_ins(void)
 	regs.es = SELECTOR(DATA);
 	regs.rdi = DATA_SIZE - 4;
 	regs.rcx = 4;
-	out = RUN(&box, &regs, 0xf3, 0x6c);
-	expect_done("rep insb", &out, &box, 2, &regs, R_CX | R_DI);
+	out = DONE("rep insb", &box, &regs, R_CX | R_DI, 0xf3, 0x6c);
 	CHECK(out.regs.rcx == 0 && out.regs.rdi == DATA_SIZE, "RCX %#llx, RDI %#llx",
 	      out.regs.rcx, out.regs.rdi);
 	for (int i = 1; i <= 4; i++)
@@ -224,15 +203,13 @@ static void ldt_outs(void)
 	regs.rcx = 3;
 	regs.rsi = 0x10;
 	memcpy(box_data + DATA_START + 0x10, "\x11\x22\x33", 3);
-	out = RUN(&box, &regs, 0xf3, 0x6e);
-	expect_done("rep outsb", &out, &box, 2, &regs, R_CX | R_SI);
+	out = DONE("rep outsb", &box, &regs, R_CX | R_SI, 0xf3, 0x6e);
 	CHECK(out.regs.rcx == 0 && out.regs.rsi == 0x13, "RCX %#llx, RSI %#llx", out.regs.rcx,
 	      out.regs.rsi);
 	expect_scratch(&box, 0x33);
 	/* The code segment is readable: its own first byte, the prefix. */
 	regs.rsi = box.code;
-	out = RUN(&box, &regs, 0x2e, 0x6e);
-	expect_done("cs outsb", &out, &box, 2, &regs, R_SI);
+	DONE("cs outsb", &box, &regs, R_SI, 0x2e, 0x6e);
 	expect_scratch(&box, 0x2e);
 	box_close(&box);
 }
@@ -250,8 +227,7 @@ static void ldt_string_16(void)
 	regs.es = SELECTOR(DATA);
 	regs.rdi = 0x55550020;
 	regs.rcx = 0x66660002;
-	out = RUN(&box, &regs, 0xf3, 0x6c);
-	expect_done("rep insb", &out, &box, 2, &regs, R_CX | R_DI);
+	out = DONE("rep insb", &box, &regs, R_CX | R_DI, 0xf3, 0x6c);
 	CHECK(out.regs.rcx == 0x66660000 && out.regs.rdi == 0x55550022, "RCX %#llx, RDI %#llx",
 	      out.regs.rcx, out.regs.rdi);
 	CHECK(box_data[DATA_START + 0x20] == 0x77 && box_data[DATA_START + 0x21] == 0x77,
@@ -305,8 +281,7 @@ static void ldt_limits(void)
 	regs.rdi = DATA_START - 1;
 	refused(&box, "insb below the limit of an expand-down segment", &regs, 0x6c);
 	regs.rdi = DATA_START;
-	out = RUN(&box, &regs, 0x6c);
-	expect_done("insb above the limit", &out, &box, 1, &regs, R_DI);
+	DONE("insb above the limit", &box, &regs, R_DI, 0x6c);
 	expect_marks(0, DATA_START);
 	expect_marks(DATA_START + 1, BOX_PAGE);
 	box_close(&box);

@@ -11,76 +11,19 @@
 #include <string.h>
 #include <sys/io.h>
 
-#include "box.h"
 #include "check.h"
+#include "io.h"
 
-#define SCRATCH		0x3ff
-#define PCI_ADDRESS	0xcf8
-#define PCI_DATA	0xcfc
-#define FW_CFG_SELECT	0x510
-#define FW_CFG_DATA	0x511
 #define FW_CFG_DIR	0x19
 #define STREAM		4096
 #define HIGH		0x5555555500000000
 
 static uint8_t stream[STREAM];
 
-static struct user_regs_struct string_regs(const struct box *box, uint16_t port, uint64_t count)
-{
-	struct user_regs_struct regs = box_regs(box);
-
-	regs.rdx = 0xd4d4d4d4d4d40000 | port;
-	regs.rcx = count;
-	regs.rsi = BOX_DATA;
-	regs.rdi = BOX_DATA;
-	return regs;
-}
-
-static void box_out8(struct box *box, uint16_t port, uint8_t value)
-{
-	struct user_regs_struct regs = string_regs(box, port, 0);
-	struct outcome out;
-
-	regs.rax = value;
-	out = RUN(box, &regs, 0xee);
-	expect_done("out dx, al", &out, box, 1, &regs, 0);
-}
-
-static void box_out32(struct box *box, uint16_t port, uint32_t value)
-{
-	struct user_regs_struct regs = string_regs(box, port, 0);
-	struct outcome out;
-
-	regs.rax = value;
-	out = RUN(box, &regs, 0xef);
-	expect_done("out dx, eax", &out, box, 1, &regs, 0);
-}
-
-static uint64_t box_in32(struct box *box, uint16_t port)
-{
-	struct user_regs_struct regs = string_regs(box, port, 0);
-	struct outcome out;
-
-	out = RUN(box, &regs, 0xed);
-	expect_done("in eax, dx", &out, box, 1, &regs, R_AX);
-	return out.regs.rax & 0xffffffff;
-}
-
-static uint8_t box_in8(struct box *box, uint16_t port)
-{
-	struct user_regs_struct regs = string_regs(box, port, 0);
-	struct outcome out;
-
-	out = RUN(box, &regs, 0xec);
-	expect_done("in al, dx", &out, box, 1, &regs, R_AX);
-	return out.regs.rax;
-}
-
 /* Reads fw_cfg's directory byte by byte, as reference; selects it again in the box. */
 static void open_stream(struct box *box)
 {
 	struct user_regs_struct regs = string_regs(box, FW_CFG_SELECT, 0);
-	struct outcome out;
 
 	if (ioperm(FW_CFG_SELECT, 2, 1))
 		skip("no ioperm()");
@@ -91,8 +34,7 @@ static void open_stream(struct box *box)
 	for (int i = 0; i < STREAM; i++)
 		stream[i] = inb(FW_CFG_DATA);
 	regs.rax = FW_CFG_DIR;
-	out = RUN(box, &regs, 0x66, 0xef);
-	expect_done("out dx, ax", &out, box, 2, &regs, 0);
+	DONE("out dx, ax", box, &regs, 0, 0x66, 0xef);
 }
 
 static void expect_pointer(const char *what, unsigned long long got, unsigned long long want)
@@ -107,20 +49,6 @@ static void expect_bytes(const char *what, const uint8_t *got, const uint8_t *wa
 		      want[i]);
 }
 
-/* Nothing but the wanted bytes was written: the pages are filled with a mark before. */
-#define MARK	0xee
-
-static void mark_data(void)
-{
-	memset(box_data, MARK, BOX_DATA_SIZE);
-}
-
-static void expect_marks(size_t from, size_t to)
-{
-	for (size_t i = from; i < to; i++)
-		CHECK(box_data[i] == MARK, "byte at +%#zx was written", i);
-}
-
 /* One element, without repeat prefix; RCX is 0. */
 static void ins_single(void)
 {
@@ -132,8 +60,7 @@ static void ins_single(void)
 	mark_data();
 	box_out8(&box, SCRATCH, 0x42);
 	regs = string_regs(&box, SCRATCH, 0);
-	out = RUN(&box, &regs, 0x6c);
-	expect_done("insb", &out, &box, 1, &regs, R_DI);
+	out = DONE("insb", &box, &regs, R_DI, 0x6c);
 	expect_pointer("RDI", out.regs.rdi, BOX_DATA + 1);
 	CHECK(box_data[0] == 0x42, "read %#x", box_data[0]);
 	expect_marks(1, 64);
@@ -151,8 +78,7 @@ static void ins_single_ignores_rcx(void)
 	mark_data();
 	box_out8(&box, SCRATCH, 0x43);
 	regs = string_regs(&box, SCRATCH, 7);
-	out = RUN(&box, &regs, 0x6c);
-	expect_done("insb with RCX 7", &out, &box, 1, &regs, R_DI);
+	out = DONE("insb with RCX 7", &box, &regs, R_DI, 0x6c);
 	expect_pointer("RDI", out.regs.rdi, BOX_DATA + 1);
 	CHECK(box_data[0] == 0x43, "read %#x", box_data[0]);
 	expect_marks(1, 64);
@@ -168,8 +94,7 @@ static void outs_single_ignores_rcx(void)
 	box_open(&box, allow_ports);
 	memcpy(box_data, "\x31\x32\x33", 3);
 	regs = string_regs(&box, SCRATCH, 7);
-	out = RUN(&box, &regs, 0x6e);
-	expect_done("outsb with RCX 7", &out, &box, 1, &regs, R_SI);
+	out = DONE("outsb with RCX 7", &box, &regs, R_SI, 0x6e);
 	expect_pointer("RSI", out.regs.rsi, BOX_DATA + 1);
 	CHECK(box_in8(&box, SCRATCH) == 0x31, "wrote something else");
 	box_close(&box);
@@ -179,23 +104,19 @@ static void outs_single_ignores_rcx(void)
 static void string_count_zero(void)
 {
 	struct user_regs_struct regs;
-	struct outcome out;
 	struct box box;
 
 	box_open(&box, allow_ports);
 	mark_data();
 	box_out8(&box, SCRATCH, 0x44);
 	regs = string_regs(&box, SCRATCH, 0);
-	out = RUN(&box, &regs, 0xf3, 0x6c);
-	expect_done("rep insb, RCX 0", &out, &box, 2, &regs, 0);
-	out = RUN(&box, &regs, 0xf3, 0x6e);
-	expect_done("rep outsb, RCX 0", &out, &box, 2, &regs, 0);
+	DONE("rep insb, RCX 0", &box, &regs, 0, 0xf3, 0x6c);
+	DONE("rep outsb, RCX 0", &box, &regs, 0, 0xf3, 0x6e);
 	expect_marks(0, 64);
 	CHECK(box_in8(&box, SCRATCH) == 0x44, "something was written");
 	/* No access to memory either: an address without page does no harm. */
 	regs.rdi = BOX_DATA + BOX_DATA_SIZE + 16;
-	out = RUN(&box, &regs, 0xf3, 0x6c);
-	expect_done("rep insb, RCX 0, no page", &out, &box, 2, &regs, 0);
+	DONE("rep insb, RCX 0, no page", &box, &regs, 0, 0xf3, 0x6c);
 	box_close(&box);
 }
 
@@ -213,8 +134,7 @@ static void ins_sizes(void)
 
 	mark_data();
 	regs = string_regs(&box, PCI_DATA, 5);
-	out = RUN(&box, &regs, 0xf3, 0x6d);
-	expect_done("rep insd", &out, &box, 2, &regs, R_DI | R_CX);
+	out = DONE("rep insd", &box, &regs, R_DI | R_CX, 0xf3, 0x6d);
 	expect_pointer("RDI", out.regs.rdi, BOX_DATA + 20);
 	expect_pointer("RCX", out.regs.rcx, 0);
 	for (int i = 0; i < 5; i++)
@@ -223,8 +143,7 @@ static void ins_sizes(void)
 
 	mark_data();
 	regs = string_regs(&box, PCI_DATA, 3);
-	out = RUN(&box, &regs, 0x66, 0xf3, 0x6d);
-	expect_done("rep insw", &out, &box, 3, &regs, R_DI | R_CX);
+	out = DONE("rep insw", &box, &regs, R_DI | R_CX, 0x66, 0xf3, 0x6d);
 	expect_pointer("RDI", out.regs.rdi, BOX_DATA + 6);
 	for (int i = 0; i < 3; i++)
 		CHECK(!memcmp(box_data + 2 * i, &dword, 2), "element %d is wrong", i);
@@ -233,16 +152,14 @@ static void ins_sizes(void)
 	/* REX.W does not make it wider. */
 	mark_data();
 	regs = string_regs(&box, PCI_DATA, 2);
-	out = RUN(&box, &regs, 0xf3, 0x48, 0x6d);
-	expect_done("rep rex.w insd", &out, &box, 3, &regs, R_DI | R_CX);
+	out = DONE("rep rex.w insd", &box, &regs, R_DI | R_CX, 0xf3, 0x48, 0x6d);
 	expect_pointer("RDI", out.regs.rdi, BOX_DATA + 8);
 	expect_marks(8, 64);
 
 	/* REPNE repeats as REP does. */
 	mark_data();
 	regs = string_regs(&box, PCI_DATA, 2);
-	out = RUN(&box, &regs, 0xf2, 0x6d);
-	expect_done("repne insd", &out, &box, 2, &regs, R_DI | R_CX);
+	out = DONE("repne insd", &box, &regs, R_DI | R_CX, 0xf2, 0x6d);
 	expect_pointer("RDI", out.regs.rdi, BOX_DATA + 8);
 	box_close(&box);
 }
@@ -259,8 +176,7 @@ static void ins_long_stream(void)
 	mark_data();
 	regs = string_regs(&box, FW_CFG_DATA, STREAM - 1);
 	regs.rdi = BOX_DATA + 0x7f1;
-	out = RUN(&box, &regs, 0xf3, 0x6c);
-	expect_done("rep insb", &out, &box, 2, &regs, R_DI | R_CX);
+	out = DONE("rep insb", &box, &regs, R_DI | R_CX, 0xf3, 0x6c);
 	expect_pointer("RDI", out.regs.rdi, BOX_DATA + 0x7f1 + STREAM - 1);
 	expect_pointer("RCX", out.regs.rcx, 0);
 	expect_bytes("stream", box_data + 0x7f1, stream, STREAM - 1);
@@ -283,8 +199,7 @@ static void ins_long_unaligned(void)
 	mark_data();
 	regs = string_regs(&box, PCI_DATA, 3001);
 	regs.rdi = BOX_DATA + 0xffe;
-	out = RUN(&box, &regs, 0xf3, 0x6d);
-	expect_done("rep insd", &out, &box, 2, &regs, R_DI | R_CX);
+	out = DONE("rep insd", &box, &regs, R_DI | R_CX, 0xf3, 0x6d);
 	expect_pointer("RDI", out.regs.rdi, BOX_DATA + 0xffe + 3001 * 4);
 	for (int i = 0; i < 3001; i++)
 		CHECK(!memcmp(box_data + 0xffe + 4 * i, &dword, 4), "element %d is wrong", i);
@@ -310,8 +225,7 @@ static void ins_down(void)
 	regs = string_regs(&box, FW_CFG_DATA, 100);
 	regs.rdi = BOX_DATA + 0x1000 + 20;
 	regs.eflags |= EFLAGS_DF;
-	out = RUN(&box, &regs, 0xf3, 0x6c);
-	expect_done("rep insb down", &out, &box, 2, &regs, R_DI | R_CX);
+	out = DONE("rep insb down", &box, &regs, R_DI | R_CX, 0xf3, 0x6c);
 	expect_pointer("RDI", out.regs.rdi, BOX_DATA + 0x1000 + 20 - 100);
 	expect_pointer("RCX", out.regs.rcx, 0);
 	for (int i = 0; i < 100; i++)
@@ -357,8 +271,7 @@ static void string_single_down(void)
 	regs = string_regs(&box, SCRATCH, 0);
 	regs.rsi = BOX_DATA + 0x20;
 	regs.eflags |= EFLAGS_DF;
-	out = RUN(&box, &regs, 0x6e);
-	expect_done("outsb down", &out, &box, 1, &regs, R_SI);
+	out = DONE("outsb down", &box, &regs, R_SI, 0x6e);
 	expect_pointer("RSI", out.regs.rsi, BOX_DATA + 0x1f);
 	CHECK(box_in8(&box, SCRATCH) == 0x39, "wrote something else");
 	box_close(&box);
@@ -376,10 +289,30 @@ static void outs_down(void)
 	regs = string_regs(&box, SCRATCH, 9);
 	regs.rsi = BOX_DATA + 0x80;
 	regs.eflags |= EFLAGS_DF;
-	out = RUN(&box, &regs, 0xf3, 0x6e);
-	expect_done("rep outsb down", &out, &box, 2, &regs, R_SI | R_CX);
+	out = DONE("rep outsb down", &box, &regs, R_SI | R_CX, 0xf3, 0x6e);
 	expect_pointer("RSI", out.regs.rsi, BOX_DATA + 0x80 - 9);
 	CHECK(box_in8(&box, SCRATCH) == 0x80 - 8, "the last element was not that at -8");
+	box_close(&box);
+}
+
+/* A count of more than 32 bits is one: the transfer goes on to the end of memory. */
+static void string_count_above_32_bits(void)
+{
+	const uint64_t count = 1UL << 32 | 3;
+	struct user_regs_struct regs;
+	struct outcome out;
+	struct box box;
+
+	box_open(&box, allow_ports);
+	regs = string_regs(&box, SCRATCH, count);
+	regs.rsi = BOX_DATA + BOX_DATA_SIZE - 100;
+	regs.rdi = regs.rsi;
+	out = SIGNALS("rep outsb", &box, &regs, SIGSEGV, SEGV_MAPERR, R_SI | R_CX, 0xf3, 0x6e);
+	expect_pointer("RSI", out.regs.rsi, BOX_DATA + BOX_DATA_SIZE);
+	expect_pointer("RCX", out.regs.rcx, count - 100);
+	out = SIGNALS("rep insb", &box, &regs, SIGSEGV, SEGV_MAPERR, R_DI | R_CX, 0xf3, 0x6c);
+	expect_pointer("RDI", out.regs.rdi, BOX_DATA + BOX_DATA_SIZE);
+	expect_pointer("RCX", out.regs.rcx, count - 100);
 	box_close(&box);
 }
 
@@ -396,8 +329,7 @@ static void outs_sizes_and_counts(void)
 		box_data[i] = i * 7 + (i >> 8);
 	regs = string_regs(&box, SCRATCH, 5000);
 	regs.rsi = BOX_DATA + 0x555;
-	out = RUN(&box, &regs, 0xf3, 0x6e);
-	expect_done("rep outsb", &out, &box, 2, &regs, R_SI | R_CX);
+	out = DONE("rep outsb", &box, &regs, R_SI | R_CX, 0xf3, 0x6e);
 	expect_pointer("RSI", out.regs.rsi, BOX_DATA + 0x555 + 5000);
 	expect_pointer("RCX", out.regs.rcx, 0);
 	CHECK(box_in8(&box, SCRATCH) == box_data[0x555 + 4999], "the last byte is wrong");
@@ -406,15 +338,13 @@ static void outs_sizes_and_counts(void)
 		dwords[i] = 0x80000000 | i << 2;
 	regs = string_regs(&box, PCI_ADDRESS, 1500);
 	regs.rsi = BOX_DATA + 0xf00;
-	out = RUN(&box, &regs, 0xf3, 0x6f);
-	expect_done("rep outsd", &out, &box, 2, &regs, R_SI | R_CX);
+	out = DONE("rep outsd", &box, &regs, R_SI | R_CX, 0xf3, 0x6f);
 	expect_pointer("RSI", out.regs.rsi, BOX_DATA + 0xf00 + 6000);
 	CHECK(box_in32(&box, PCI_ADDRESS) == dwords[0xf00 / 4 + 1499], "the last dword is %#llx",
 	      (unsigned long long)box_in32(&box, PCI_ADDRESS));
 
 	regs = string_regs(&box, 0x80, 700);
-	out = RUN(&box, &regs, 0x66, 0xf3, 0x6f);
-	expect_done("rep outsw", &out, &box, 3, &regs, R_SI | R_CX);
+	out = DONE("rep outsw", &box, &regs, R_SI | R_CX, 0x66, 0xf3, 0x6f);
 	expect_pointer("RSI", out.regs.rsi, BOX_DATA + 1400);
 	box_close(&box);
 }
@@ -423,7 +353,6 @@ static void outs_sizes_and_counts(void)
 static void outs_order(void)
 {
 	struct user_regs_struct regs;
-	struct outcome out;
 	struct box box;
 	uint8_t low, high;
 
@@ -432,8 +361,7 @@ static void outs_order(void)
 	memcpy(box_data, "\x34\x12", 2);
 	box_out8(&box, 0x0c, 0);
 	regs = string_regs(&box, 0x02, 2);
-	out = RUN(&box, &regs, 0xf3, 0x6e);
-	expect_done("rep outsb", &out, &box, 2, &regs, R_SI | R_CX);
+	DONE("rep outsb", &box, &regs, R_SI | R_CX, 0xf3, 0x6e);
 	box_out8(&box, 0x0c, 0);
 	low = box_in8(&box, 0x02);
 	high = box_in8(&box, 0x02);
@@ -443,8 +371,7 @@ static void outs_order(void)
 	box_out8(&box, 0x0c, 0);
 	regs = string_regs(&box, 0x02, 2);
 	regs.rdi = BOX_DATA + 0x40;
-	out = RUN(&box, &regs, 0xf3, 0x6c);
-	expect_done("rep insb", &out, &box, 2, &regs, R_DI | R_CX);
+	DONE("rep insb", &box, &regs, R_DI | R_CX, 0xf3, 0x6c);
 	expect_bytes("read by insb", box_data + 0x40, (uint8_t *)"\x34\x12", 2);
 	expect_marks(0x42, 0x80);
 	box_close(&box);
@@ -464,23 +391,19 @@ static void outs_segment_override(void)
 	regs.fs_base = BOX_DATA + 0x10;
 	regs.gs_base = BOX_DATA + 0x20;
 	regs.rsi = 3;
-	out = RUN(&box, &regs, 0x64, 0x6e);
-	expect_done("outsb fs:", &out, &box, 2, &regs, R_SI);
+	out = DONE("outsb fs:", &box, &regs, R_SI, 0x64, 0x6e);
 	expect_pointer("RSI", out.regs.rsi, 4);
 	CHECK(box_in8(&box, SCRATCH) == 0x23, "fs: wrote something else");
-	out = RUN(&box, &regs, 0x65, 0x6e);
-	expect_done("outsb gs:", &out, &box, 2, &regs, R_SI);
+	DONE("outsb gs:", &box, &regs, R_SI, 0x65, 0x6e);
 	CHECK(box_in8(&box, SCRATCH) == 0x33, "gs: wrote something else");
 	/* ES, DS and the others have no base. */
 	regs.rsi = BOX_DATA + 5;
-	out = RUN(&box, &regs, 0x26, 0x6e);
-	expect_done("outsb es:", &out, &box, 2, &regs, R_SI);
+	DONE("outsb es:", &box, &regs, R_SI, 0x26, 0x6e);
 	CHECK(box_in8(&box, SCRATCH) == 0x15, "es: wrote something else");
 	/* The destination of INS is ES:RDI, with or without an override. */
 	box_out8(&box, SCRATCH, 0x66);
 	regs.rdi = BOX_DATA + 0x38;
-	out = RUN(&box, &regs, 0x64, 0x6c);
-	expect_done("insb with fs:", &out, &box, 2, &regs, R_DI);
+	DONE("insb with fs:", &box, &regs, R_DI, 0x64, 0x6c);
 	CHECK(box_data[0x38] == 0x66, "insb with fs: wrote elsewhere");
 	box_close(&box);
 }
@@ -497,8 +420,7 @@ static void string_address_size(void)
 	box_out8(&box, SCRATCH, 0x47);
 	regs = string_regs(&box, SCRATCH, HIGH | 3);
 	regs.rdi = HIGH | (BOX_DATA + 8);
-	out = RUN(&box, &regs, 0x67, 0xf3, 0x6c);
-	expect_done("a32 rep insb", &out, &box, 3, &regs, R_DI | R_CX);
+	out = DONE("a32 rep insb", &box, &regs, R_DI | R_CX, 0x67, 0xf3, 0x6c);
 	expect_pointer("RDI", out.regs.rdi, BOX_DATA + 11);
 	expect_pointer("RCX", out.regs.rcx, 0);
 	expect_bytes("read", box_data + 8, (uint8_t *)"\x47\x47\x47", 3);
@@ -507,8 +429,7 @@ static void string_address_size(void)
 	memcpy(box_data, "\x51\x52\x53", 3);
 	regs = string_regs(&box, SCRATCH, HIGH | 3);
 	regs.rsi = HIGH | BOX_DATA;
-	out = RUN(&box, &regs, 0x67, 0xf3, 0x6e);
-	expect_done("a32 rep outsb", &out, &box, 3, &regs, R_SI | R_CX);
+	out = DONE("a32 rep outsb", &box, &regs, R_SI | R_CX, 0x67, 0xf3, 0x6e);
 	expect_pointer("RSI", out.regs.rsi, BOX_DATA + 3);
 	CHECK(box_in8(&box, SCRATCH) == 0x53, "wrote something else");
 	box_close(&box);
@@ -530,8 +451,7 @@ static void string_prefixes(void)
 	dword = box_in32(&box, PCI_DATA);
 	mark_data();
 	regs = string_regs(&box, PCI_DATA, 2);
-	out = RUN(&box, &regs, 0xf3, 0x66, 0x2e, 0x6d);
-	expect_done("rep 66 2e insw", &out, &box, 4, &regs, R_DI | R_CX);
+	out = DONE("rep 66 2e insw", &box, &regs, R_DI | R_CX, 0xf3, 0x66, 0x2e, 0x6d);
 	expect_pointer("RDI", out.regs.rdi, BOX_DATA + 4);
 	CHECK(!memcmp(box_data + 2, &dword, 2), "element 1 is wrong");
 	mark_data();
@@ -552,6 +472,7 @@ const struct test string_tests[] = {
 	{ "ins_down", ins_down },
 	{ "string_single_down", string_single_down },
 	{ "outs_down", outs_down },
+	{ "string_count_above_32_bits", string_count_above_32_bits },
 	{ "outs_sizes_and_counts", outs_sizes_and_counts },
 	{ "outs_order", outs_order },
 	{ "outs_segment_override", outs_segment_override },

@@ -5,22 +5,10 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "box.h"
 #include "check.h"
+#include "io.h"
 
-#define SCRATCH		0x3ff
 #define DATA_END	(BOX_DATA + BOX_DATA_SIZE)
-
-static struct user_regs_struct fault_regs(const struct box *box, uint64_t count)
-{
-	struct user_regs_struct regs = box_regs(box);
-
-	regs.rdx = SCRATCH;
-	regs.rcx = count;
-	regs.rsi = BOX_DATA;
-	regs.rdi = BOX_DATA;
-	return regs;
-}
 
 static void expect_fault(const char *what, const struct outcome *out, const struct box *box,
 			 int code, uint64_t address, const struct user_regs_struct *regs, int may)
@@ -38,7 +26,7 @@ static void string_unmapped(void)
 	struct box box;
 
 	box_open(&box, allow_ports);
-	regs = fault_regs(&box, 3);
+	regs = string_regs(&box, SCRATCH, 3);
 	regs.rdi = DATA_END + 0x10;
 	regs.rsi = DATA_END + 0x20;
 	out = RUN(&box, &regs, 0xf3, 0x6c);
@@ -65,11 +53,10 @@ static void string_protected(void)
 	struct box box;
 
 	box_open(&box, read_only);
-	regs = fault_regs(&box, 3);
+	regs = string_regs(&box, SCRATCH, 3);
 	out = RUN(&box, &regs, 0xf3, 0x6c);
 	expect_fault("rep insb to read-only memory", &out, &box, SEGV_ACCERR, BOX_DATA, &regs, 0);
-	out = RUN(&box, &regs, 0xf3, 0x6e);
-	expect_done("rep outsb from read-only memory", &out, &box, 2, &regs, R_SI | R_CX);
+	DONE("rep outsb from read-only memory", &box, &regs, R_SI | R_CX, 0xf3, 0x6e);
 	regs.rsi = BOX_DATA + 2 * BOX_PAGE;
 	out = RUN(&box, &regs, 0xf3, 0x6e);
 	expect_fault("rep outsb from forbidden memory", &out, &box, SEGV_ACCERR,
@@ -81,21 +68,17 @@ static void string_protected(void)
 static void string_kernel_address(void)
 {
 	struct user_regs_struct regs;
-	struct outcome out;
 	struct box box;
 
 	box_open(&box, allow_ports);
-	regs = fault_regs(&box, 3);
+	regs = string_regs(&box, SCRATCH, 3);
 	regs.rdi = 0xffffffff81000000;
 	regs.rsi = 0xffffffff81000000;
-	out = RUN(&box, &regs, 0xf3, 0x6c);
-	expect_signal("rep insb", &out, &box, SIGSEGV, ANY_CODE, &regs, 0);
-	out = RUN(&box, &regs, 0xf3, 0x6e);
-	expect_signal("rep outsb", &out, &box, SIGSEGV, ANY_CODE, &regs, 0);
+	SIGNALS("rep insb", &box, &regs, SIGSEGV, ANY_CODE, 0, 0xf3, 0x6c);
+	SIGNALS("rep outsb", &box, &regs, SIGSEGV, ANY_CODE, 0, 0xf3, 0x6e);
 	/* Not canonical: general protection. */
 	regs.rdi = 0x8888000000000000;
-	out = RUN(&box, &regs, 0xf3, 0x6c);
-	expect_signal("rep insb, not canonical", &out, &box, SIGSEGV, ANY_CODE, &regs, 0);
+	SIGNALS("rep insb, not canonical", &box, &regs, SIGSEGV, ANY_CODE, 0, 0xf3, 0x6c);
 	box_close(&box);
 }
 
@@ -103,28 +86,25 @@ static void string_kernel_address(void)
 static void outs_kernel_segment(void)
 {
 	struct user_regs_struct regs;
-	struct outcome out;
 	struct box box;
 
 	box_open(&box, allow_ports);
 	box_data[0] = 0x12;
-	regs = fault_regs(&box, 1);
+	regs = string_regs(&box, SCRATCH, 1);
 	regs.fs_base = BOX_DATA;
 	regs.rsi = 0xffffffff81000000 - BOX_DATA;
-	out = RUN(&box, &regs, 0x64, 0x6e);
-	expect_signal("outsb fs: in the kernel", &out, &box, SIGSEGV, ANY_CODE, &regs, 0);
+	SIGNALS("outsb fs: in the kernel", &box, &regs, SIGSEGV, ANY_CODE, 0, 0x64, 0x6e);
 	/* Each part is a user address, the sum is not. */
 	regs.fs_base = 0x00007fffffffe000;
 	regs.rsi = 0x00007fffffffe000;
-	out = RUN(&box, &regs, 0x64, 0x6e);
-	expect_signal("outsb fs: beyond user space", &out, &box, SIGSEGV, ANY_CODE, &regs, 0);
+	SIGNALS("outsb fs: beyond user space", &box, &regs, SIGSEGV, ANY_CODE, 0, 0x64, 0x6e);
 	box_close(&box);
 }
 
 /* The fault comes in the middle: the signal names the first byte that is not there ... */
 static struct outcome run_into_hole(struct box *box, struct user_regs_struct *regs)
 {
-	*regs = fault_regs(box, 16);
+	*regs = string_regs(box, SCRATCH, 16);
 	regs->rdi = DATA_END - 8;
 	memset(box_data + BOX_DATA_SIZE - 16, 0xee, 16);
 	return RUN(box, regs, 0xf3, 0x6c);
@@ -175,15 +155,13 @@ static void string_demand_paging(void)
 	struct box box;
 
 	box_open(&box, fresh_pages);
-	regs = fault_regs(&box, 3 * BOX_PAGE);
+	regs = string_regs(&box, SCRATCH, 3 * BOX_PAGE);
 	regs.rdi = BOX_DATA + 0x123;
-	out = RUN(&box, &regs, 0xf3, 0x6c);
-	expect_done("rep insb to fresh pages", &out, &box, 2, &regs, R_DI | R_CX);
+	out = DONE("rep insb to fresh pages", &box, &regs, R_DI | R_CX, 0xf3, 0x6c);
 	CHECK(out.regs.rdi == BOX_DATA + 0x123 + 3 * BOX_PAGE, "RDI is wrong");
-	regs = fault_regs(&box, 3 * BOX_PAGE);
+	regs = string_regs(&box, SCRATCH, 3 * BOX_PAGE);
 	regs.rsi = BOX_DATA + 8 * BOX_PAGE + 0x123;
-	out = RUN(&box, &regs, 0xf3, 0x6e);
-	expect_done("rep outsb from fresh pages", &out, &box, 2, &regs, R_SI | R_CX);
+	DONE("rep outsb from fresh pages", &box, &regs, R_SI | R_CX, 0xf3, 0x6e);
 	box_close(&box);
 }
 

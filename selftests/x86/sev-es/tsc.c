@@ -124,15 +124,12 @@ static void disable_tsc(void)
 static void rdtsc_disabled(void)
 {
 	struct user_regs_struct regs;
-	struct outcome out;
 	struct box box;
 
 	box_open(&box, disable_tsc);
 	regs = box_regs(&box);
-	out = RUN(&box, &regs, 0x0f, 0x31);
-	expect_signal("RDTSC", &out, &box, SIGSEGV, SI_KERNEL, &regs, 0);
-	out = RUN(&box, &regs, 0x0f, 0x01, 0xf9);
-	expect_signal("RDTSCP", &out, &box, SIGSEGV, SI_KERNEL, &regs, 0);
+	SIGNALS("RDTSC", &box, &regs, SIGSEGV, SI_KERNEL, 0, 0x0f, 0x31);
+	SIGNALS("RDTSCP", &box, &regs, SIGSEGV, SI_KERNEL, 0, 0x0f, 0x01, 0xf9);
 	box_close(&box);
 }
 
@@ -140,7 +137,6 @@ static void rdtsc_disabled(void)
 static void rdpmc_refused(void)
 {
 	struct user_regs_struct regs;
-	struct outcome out;
 	struct box box;
 
 	if (!access("/sys/bus/event_source/devices/cpu/rdpmc", F_OK))
@@ -148,8 +144,7 @@ static void rdpmc_refused(void)
 	box_open(&box, NULL);
 	regs = box_regs(&box);
 	regs.rcx = 0;
-	out = RUN(&box, &regs, 0x0f, 0x33);
-	expect_signal("RDPMC", &out, &box, SIGSEGV, SI_KERNEL, &regs, 0);
+	SIGNALS("RDPMC", &box, &regs, SIGSEGV, SI_KERNEL, 0, 0x0f, 0x33);
 	box_close(&box);
 }
 

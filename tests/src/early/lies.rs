@@ -67,7 +67,7 @@ impl Failure {
     }
 }
 
-const FAILURES: [Failure; 34] = [
+const FAILURES: [Failure; 35] = [
     // ---- Stage 1: CPUID by the MSR protocol, and nothing else.
     failure("stage1-msr", "stage1:vc:0x7c", GENERAL),
     failure("stage1-mmio", "stage1:vc:0x400:3", GENERAL),
@@ -159,6 +159,8 @@ const FAILURES: [Failure; 34] = [
     failure("early-unknown", "early:vc:0x55:3000", GENERAL)
         .says("Unsupported exit-code 0x55 in early #VC exception"),
     failure("early-response", "early:response:0x2", GENERAL),
+    // From then on nothing is answered, also not to the console that would report it.
+    failure("early-refused", "early:response:0x2:3000", GENERAL),
     failure(
         "early-no-rdrand",
         "early:cpuid:0x1:ecx:clear:0x40000000",

@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * sev_es_mmio - executes instructions on devices that an SEV-ES guest has to emulate, and the same
+ * ones on memory with the same contents: registers, flags and contents have to be the same after.
+ *
+ *	cat /sys/module/sev_es_mmio/parameters/names	forms of instructions, a line each
+ *	echo NAME >/sys/module/sev_es_mmio/parameters/run
+ *
+ * The write fails with EIO if there is a difference, which is in the kernel's log then. Forms that
+ * are marked "further" are emulated by the Rust implementation only; with the C implementation they
+ * end the guest.
+ */
+#include <linux/io.h>
+#include <linux/irqflags.h>
+#include <linux/module.h>
+#include <linux/moduleparam.h>
+
+#define HPET_BASE	0xfed00000
+#define HPET_TIMER2	0x148	/* comparator of a timer that is off: 64 bits that can be written */
+/*
+ * The I/O APIC's index, of which 8 bits can be written. The kernel writes it before each use.
+ */
+#define IOAPIC_BASE	0xfec00000
+#define NEGATIVE	0x86
+
+#define ARITHMETIC	0x8c5	/* OF, SF, ZF, PF, CF */
+#define CARRY		0x001
+
+struct regs {
+	unsigned long ax, bx, cx, dx, si, di, flags;
+};
+
+struct form {
+	const char *name;
+	void (*run)(struct regs *regs);
+	enum { HPET, INDEX } device;
+	/* Flags that the instruction defines. */
+	unsigned int flags;
+	/* The register that points to the device; for MOVS the other one points to memory. */
+	enum { DI, SI } pointer;
+	/* Not emulated by the C implementation. */
+	bool further;
+};
+
+#define FORM(name, insn)						\
+static noinline void run_##name(struct regs *regs)			\
+{									\
+	asm volatile("push %[flags]\n\t"				\
+		     "popf\n\t"						\
+		     insn "\n\t"					\
+		     "pushf\n\t"					\
+		     "pop %[flags]"					\
+		     : "+a" (regs->ax), "+b" (regs->bx), "+c" (regs->cx), "+d" (regs->dx),	\
+		       "+S" (regs->si), "+D" (regs->di), [flags] "+r" (regs->flags)		\
+		     : : "memory", "cc");				\
+}
+
+FORM(mov_load_32, "movl (%%rdi), %%eax")
+FORM(mov_load_64, "movq (%%rdi), %%rax")
+FORM(mov_load_16, "movw (%%rdi), %%ax")
+FORM(mov_load_8, "movb (%%rdi), %%cl")
+FORM(mov_load_ah, "movb (%%rdi), %%ah")
+FORM(mov_load_bh, "movb (%%rdi), %%bh")
+FORM(movzx_8_32, "movzbl (%%rdi), %%eax")
+FORM(movzx_16_32, "movzwl (%%rdi), %%edx")
+FORM(movzx_8_16, "movzbw (%%rdi), %%cx")
+FORM(movzx_16_64, "movzwq (%%rdi), %%rbx")
+FORM(movsx_8_32, "movsbl (%%rdi), %%eax")
+FORM(movsx_16_32, "movswl (%%rdi), %%edx")
+FORM(movsx_8_16, "movsbw (%%rdi), %%cx")
+FORM(movsx_16_64, "movswq (%%rdi), %%rbx")
+FORM(movsxd, "movslq (%%rdi), %%rax")
+FORM(mov_store_32, "movl %%eax, (%%rdi)")
+FORM(mov_store_64, "movq %%rax, (%%rdi)")
+FORM(mov_store_8, "movb %%cl, (%%rdi)")
+FORM(mov_store_ah, "movb %%ah, (%%rdi)")
+FORM(mov_store_dh, "movb %%dh, (%%rdi)")
+FORM(mov_imm_8, "movb $0x5a, (%%rdi)")
+FORM(mov_imm_32, "movl $0x9abcdef0, (%%rdi)")
+FORM(mov_imm_64, "movq $-0x12345678, (%%rdi)")
+FORM(movnti_32, "movntil %%eax, (%%rdi)")
+FORM(movnti_64, "movntiq %%rax, (%%rdi)")
+FORM(add, "addl %%eax, (%%rdi)")
+FORM(add_imm, "addq $-2, (%%rdi)")
+FORM(adc, "stc\n\tadcl %%ecx, (%%rdi)")
+FORM(sub, "subq %%rdx, (%%rdi)")
+FORM(and, "andl $0xf0f0f0f0, (%%rdi)")
+FORM(or, "orl %%edx, (%%rdi)")
+FORM(or_8, "orb %%ah, (%%rdi)")
+FORM(xor, "xorq %%rcx, (%%rdi)")
+FORM(add_to_register, "addl (%%rdi), %%eax")
+FORM(cmp, "cmpl %%eax, (%%rdi)")
+FORM(cmp_imm, "cmpw $0x1234, (%%rdi)")
+FORM(test, "testl %%edx, (%%rdi)")
+FORM(inc, "incl (%%rdi)")
+FORM(neg, "negq (%%rdi)")
+FORM(not, "notl (%%rdi)")
+FORM(bt, "btl $7, (%%rdi)")
+FORM(bts, "lock btsl $4, (%%rdi)")
+FORM(btr, "btrq %%rbx, (%%rdi)")
+FORM(btc, "btcl %%ebx, (%%rdi)")
+FORM(xchg, "xchgl %%eax, (%%rdi)")
+FORM(xadd, "lock xaddl %%eax, (%%rdi)")
+FORM(cmpxchg_other, "lock cmpxchgl %%ecx, (%%rdi)")
+FORM(cmpxchg_same, "movl (%%rdi), %%eax\n\tcmpxchgl %%ecx, (%%rdi)")
+FORM(movs_from, "movsl")
+FORM(movs_to, "movsq")
+FORM(movs_rep, "movl $2, %%ecx\n\trep movsl")
+FORM(movs_down, "std\n\tmovl $1, %%ecx\n\trep movsl\n\tcld")
+FORM(stos, "stosl")
+FORM(stos_rep, "movl $2, %%ecx\n\trep stosl")
+FORM(lods, "lodsl")
+
+#define BASIC(name, device, ...)	{ #name, run_##name, device, ARITHMETIC, ##__VA_ARGS__ }
+#define FURTHER(name, device, ...)	\
+	{ #name, run_##name, device, ARITHMETIC, .further = true, ##__VA_ARGS__ }
+#define BIT_FORM(name)		{ #name, run_##name, HPET, CARRY, .further = true }
+
+static const struct form forms[] = {
+	BASIC(mov_load_32, HPET),
+	BASIC(mov_load_64, HPET),
+	BASIC(mov_load_16, INDEX),
+	BASIC(mov_load_8, INDEX),
+	/* The C implementation takes AH for RSP. */
+	FURTHER(mov_load_ah, INDEX),
+	BASIC(mov_load_bh, INDEX),
+	BASIC(movzx_8_32, INDEX),
+	BASIC(movzx_16_32, INDEX),
+	BASIC(movzx_8_16, INDEX),
+	BASIC(movzx_16_64, INDEX),
+	BASIC(movsx_8_32, INDEX),
+	BASIC(movsx_16_32, INDEX),
+	BASIC(movsx_8_16, INDEX),
+	BASIC(movsx_16_64, INDEX),
+	FURTHER(movsxd, HPET),
+	BASIC(mov_store_32, HPET),
+	BASIC(mov_store_64, HPET),
+	BASIC(mov_store_8, INDEX),
+	BASIC(mov_store_ah, INDEX),
+	BASIC(mov_store_dh, INDEX),
+	BASIC(mov_imm_8, INDEX),
+	BASIC(mov_imm_32, HPET),
+	BASIC(mov_imm_64, HPET),
+	FURTHER(movnti_32, HPET),
+	FURTHER(movnti_64, HPET),
+	FURTHER(add, HPET),
+	FURTHER(add_imm, HPET),
+	FURTHER(adc, HPET),
+	FURTHER(sub, HPET),
+	FURTHER(and, HPET),
+	FURTHER(or, HPET),
+	FURTHER(or_8, INDEX),
+	FURTHER(xor, HPET),
+	FURTHER(add_to_register, HPET),
+	FURTHER(cmp, HPET),
+	FURTHER(cmp_imm, INDEX),
+	FURTHER(test, HPET),
+	FURTHER(inc, HPET),
+	FURTHER(neg, HPET),
+	FURTHER(not, HPET),
+	BIT_FORM(bt),
+	BIT_FORM(bts),
+	BIT_FORM(btr),
+	BIT_FORM(btc),
+	FURTHER(xchg, HPET),
+	FURTHER(xadd, HPET),
+	FURTHER(cmpxchg_other, HPET),
+	FURTHER(cmpxchg_same, HPET),
+	BASIC(movs_from, HPET, .pointer = SI),
+	BASIC(movs_to, HPET),
+	BASIC(movs_rep, HPET, .pointer = SI),
+	BASIC(movs_down, HPET, .pointer = SI),
+	FURTHER(stos, HPET),
+	FURTHER(stos_rep, HPET),
+	FURTHER(lods, HPET, .pointer = SI),
+};
+
+static u8 __iomem *hpet, *ioapic;
+
+static u8 __iomem *device_of(const struct form *form)
+{
+	return form->device == HPET ? hpet + HPET_TIMER2 : ioapic;
+}
+
+/* Both by the accesses that every implementation can do. */
+static void set(const struct form *form)
+{
+	u8 __iomem *device = device_of(form);
+
+	if (form->device == HPET) {
+		writel(0x8899aabb, device);
+		writel(0x44556677, device + 4);
+	} else {
+		writel(NEGATIVE, device);
+	}
+}
+
+static u64 contents(const struct form *form)
+{
+	u8 __iomem *device = device_of(form);
+
+	if (form->device == HPET)
+		return readl(device) | (u64)readl(device + 4) << 32;
+	return readl(device);
+}
+
+static void run_on(const struct form *form, void *at, struct regs *regs, u64 *other)
+{
+	unsigned long flags;
+
+	*regs = (struct regs) {
+		.ax = 0xa1a2a3a4a5a6a7a8, .bx = 27, .cx = 0xc1c2c3c4c5c6c7c8,
+		.dx = 0xd1d2d3d4d5d6d7d8, .flags = 0x2,
+	};
+	*other = 0x0123456789abcdef;
+	regs->di = (unsigned long)(form->pointer == DI ? at : other);
+	regs->si = (unsigned long)(form->pointer == DI ? other : at);
+	local_irq_save(flags);
+	form->run(regs);
+	local_irq_restore(flags);
+	regs->di -= (unsigned long)(form->pointer == DI ? at : other);
+	regs->si -= (unsigned long)(form->pointer == DI ? other : at);
+	regs->flags &= form->flags;
+}
+
+static int check(const struct form *form)
+{
+	struct regs by_device, by_memory;
+	u64 memory, other_by_device, other_by_memory, after;
+
+	set(form);
+	memory = contents(form);
+	/* A device that is not there proves nothing. */
+	if ((u8)memory != (form->device == HPET ? 0xbb : NEGATIVE)) {
+		pr_err("%s: the device holds %#llx\n", form->name, memory);
+		return -ENODEV;
+	}
+	run_on(form, &memory, &by_memory, &other_by_memory);
+	run_on(form, (void __force *)device_of(form), &by_device, &other_by_device);
+	after = contents(form);
+	if (!memcmp(&by_device, &by_memory, sizeof(by_memory)) && after == memory &&
+	    other_by_device == other_by_memory)
+		return 0;
+	pr_err("%s: device holds %#llx, memory %#llx; other memory %#llx, %#llx\n", form->name, after,
+	       memory, other_by_device, other_by_memory);
+	pr_err("%s: ax %#lx %#lx bx %#lx %#lx cx %#lx %#lx dx %#lx %#lx\n", form->name, by_device.ax,
+	       by_memory.ax, by_device.bx, by_memory.bx, by_device.cx, by_memory.cx, by_device.dx,
+	       by_memory.dx);
+	pr_err("%s: si %#lx %#lx di %#lx %#lx flags %#lx %#lx\n", form->name, by_device.si,
+	       by_memory.si, by_device.di, by_memory.di, by_device.flags, by_memory.flags);
+	return -EIO;
+}
+
+static int run_set(const char *text, const struct kernel_param *kp)
+{
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(forms); i++) {
+		if (sysfs_streq(text, forms[i].name))
+			return check(&forms[i]);
+	}
+	return -ENOENT;
+}
+
+static const struct kernel_param_ops run_ops = { .set = run_set };
+module_param_cb(run, &run_ops, NULL, 0200);
+
+static int names_get(char *buffer, const struct kernel_param *kp)
+{
+	int i, len = 0;
+
+	for (i = 0; i < ARRAY_SIZE(forms); i++)
+		len += sysfs_emit_at(buffer, len, "%s %s\n", forms[i].name,
+				     forms[i].further ? "further" : "basic");
+	return len;
+}
+
+static const struct kernel_param_ops names_ops = { .get = names_get };
+module_param_cb(names, &names_ops, NULL, 0444);
+
+static int __init sev_es_mmio_init(void)
+{
+	hpet = ioremap(HPET_BASE, PAGE_SIZE);
+	ioapic = ioremap(IOAPIC_BASE, PAGE_SIZE);
+	if (hpet && ioapic)
+		return 0;
+	if (hpet)
+		iounmap(hpet);
+	return -ENOMEM;
+}
+
+static void __exit sev_es_mmio_exit(void)
+{
+	iounmap(ioapic);
+	iounmap(hpet);
+}
+
+module_init(sev_es_mmio_init);
+module_exit(sev_es_mmio_exit);
+MODULE_DESCRIPTION("Checks instructions on devices in an SEV-ES guest");
+MODULE_LICENSE("GPL");
