@@ -20,7 +20,8 @@ own-variables := KERNEL_SRC O SEV SEV_ES VCPUS MEM APPEND INITRD DISK KERNEL CBI
 export $(own-variables)
 
 test-parts := test-scripts test-unit test-build test-check test-boot test-early test-nmi \
-	      test-nmi-short test-tools test-configs test-launch test-decode test-hostile
+	      test-nmi-short test-selftests test-tools test-configs test-launch \
+	      test-decode test-hostile
 own-goals := help kernel kernel-rust kernel-c kernel-help tree toolchain sevsim boot \
 	     test $(test-parts) bench check series series-check clean mrproper distclean
 
@@ -146,6 +147,8 @@ help:
 #H   make test-hostile   a host that spoils replies and injects events at random: 20000 times for
 #H                    each seed, in Rust and C; what was found before (tests/hostile)
 #H       SEEDS='1 2 ...'  (default: 1)   STEPS=N   of a boot, two hostile acts each (12000)
+#H   make test-selftests   the kernel's own selftests and the check, in three columns: a guest
+#H                    without SEV, with C, and with Rust
 #H   make test-configs   build and boot the Rust kernel by gcc, by the newest rustc, and with the
 #H                    options of tests/configs: mitigations, KASAN and lockdep, KCSAN, LTO (about 15
 #H                    minutes each on two cores)

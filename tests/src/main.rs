@@ -17,6 +17,7 @@ mod kexec;
 mod kunit;
 mod nmi;
 mod runner;
+mod selftests;
 mod suite;
 mod times;
 
@@ -101,6 +102,12 @@ enum Part {
         #[arg(long, short)]
         jobs: Option<NonZero<usize>>,
     },
+    /// The kernel's own selftests, in a guest without SEV, with C and with Rust
+    Selftests {
+        /// Seconds for one boot
+        #[arg(long, default_value_t = 1200)]
+        timeout: u64,
+    },
     /// Count and compare: C and Rust side by side
     Bench {
         /// Paired boots for the ratio of times
@@ -156,6 +163,7 @@ fn main() -> ExitCode {
             let cases = hostile::cases(&places.top, &seeds, steps);
             suite::run_all(&places, cases, &names, timeout, jobs)
         }
+        Part::Selftests { timeout } => selftests::run(&places, timeout),
         Part::Bench {
             instructions: true, ..
         } => bench::instructions(&places),
