@@ -602,13 +602,14 @@ int main(int argc, char **argv)
 		printf("# %u times: %s\n", shared->problem[i].count, shared->problem[i].first);
 	for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
 		const struct counts *c = &shared->counts[parts[i].target];
+		bool tried = c->hostile || deadly || listed;
 
 		if (!strchr(targets, parts[i].letter))
 			printf("ok %u %s # SKIP not asked for\n", ++number, parts[i].name);
 		else
 			printf("%sok %u %s # %u steps, %u hostile, %u executed, %u signals\n",
-			       c->hostile || deadly || listed ? "" : "not ", ++number, parts[i].name,
-			       c->steps, c->hostile, c->done, c->signals);
+			       tried ? "" : "not ", ++number, parts[i].name, c->steps, c->hostile,
+			       c->done, c->signals);
 	}
 	printf("%sok %u results # %u wrong, %u processes died, %u hung, %u leaks seen\n",
 	       shared->problems ? "not " : "", ++number, shared->problems, shared->deaths,
