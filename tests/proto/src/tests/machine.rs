@@ -309,7 +309,8 @@ impl Env for Machine {
         let mut value = 0;
 
         for n in 0..width.bytes() {
-            let at = address + n;
+            // The address space has an end that an access can reach across.
+            let at = address.wrapping_add(n);
             let page = self.page(at, Access::Read)?;
 
             assert!(
@@ -324,7 +325,7 @@ impl Env for Machine {
     fn write(&mut self, address: u64, value: u64, width: Width) -> Result {
         // All of it or nothing, as hardware does.
         for n in 0..width.bytes() {
-            let page = self.page(address + n, Access::Write)?;
+            let page = self.page(address.wrapping_add(n), Access::Write)?;
 
             assert!(
                 self.nested || page.encrypted || page.memory,
@@ -336,7 +337,7 @@ impl Env for Machine {
     }
 
     fn probe(&mut self, address: u64, len: u64, access: Access) -> Result {
-        assert!(len != 0 && address & !0xfff == (address + len - 1) & !0xfff);
+        assert!(len != 0 && address & !0xfff == (address + (len - 1)) & !0xfff);
         if !self.probes {
             return Ok(());
         }

@@ -359,7 +359,12 @@ fn vmmcall_that_the_platform_refuses() {
     let mut machine = Machine::new(&[0x0f, 0x01, 0xd9]);
 
     machine.hypercall_accepted = false;
+    machine.regs.ax = 0x1234;
+
+    let before = machine.regs;
+
     assert_eq!(machine.vc(0x81), Outcome::VmmError);
+    assert_eq!(machine.regs, before);
 }
 
 #[test]

@@ -27,10 +27,12 @@ pub(crate) fn vmmcall<E: Env + ?Sized>(env: &mut E) -> Result {
         .extend(|ghcb| env.hypercall_prepare(ghcb))
         .call(env, ExitCode::Vmmcall, 0, 0)?;
 
-    env.regs_mut().ax = reply.require(Field::RAX)?;
+    let result = reply.require(Field::RAX)?;
+    let before = core::mem::replace(&mut env.regs_mut().ax, result);
 
     // The platform may overwrite RAX again, so it comes last.
     if !env.hypercall_finish(ghcb) {
+        env.regs_mut().ax = before;
         return Err(Error::Vmm);
     }
     Ok(())
