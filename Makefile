@@ -16,14 +16,14 @@ override quote = '$(subst ','\'',$(1))'
 # ---- What can be set on the command line (make help explains)
 SEV_ES ?= rust
 own-variables := KERNEL_SRC O SEV SEV_ES VCPUS MEM APPEND INITRD DISK KERNEL CBIT APIC ENTRY BATCH \
-		 ARGS FROM TRAILERS TOOLCHAIN CONFIGS SEEDS STEPS
+		 ARGS FROM TRAILERS TOOLCHAIN CONFIGS SEEDS STEPS FUZZ_TIME
 export $(own-variables)
 
 test-parts := test-scripts test-unit test-build test-check test-boot test-early test-nmi \
 	      test-nmi-short test-selftests test-tools test-configs test-launch \
 	      test-decode test-hostile
 own-goals := help kernel kernel-rust kernel-c kernel-help tree toolchain sevsim boot \
-	     test $(test-parts) bench check series series-check clean mrproper distclean
+	     test $(test-parts) bench check fuzz series series-check clean mrproper distclean
 
 # ---- Handing over to the kernel's make
 # Its variables: what the user gave on the command line, less our own. Its flags: the letters that
@@ -77,6 +77,9 @@ test $(test-parts) bench: toolchain
 
 check: toolchain
 	@scripts/check
+
+fuzz: toolchain
+	@scripts/fuzz
 
 series: toolchain
 	@scripts/kernel-source
@@ -155,6 +158,8 @@ help:
 #H       CONFIGS='gcc ...'           only these
 #H   make test-decode the protocol core's instruction decoder against two others, on all encodings,
 #H                    and its emulation against Unicorn's (some minutes)
+#H   make fuzz        the decoder, and all exits under a hostile hypervisor, by libFuzzer, with
+#H       FUZZ_TIME=60                seconds for each
 #H   make bench       C and Rust side by side: size, instructions per exit, the decompressor,
 #H                    VMGEXITs per boot; what sevsim costs (README.md explains the tables)
 #H   make check       rustfmt, clippy, checkpatch --strict, shellcheck, syntax of Python
