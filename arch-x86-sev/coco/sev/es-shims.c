@@ -173,8 +173,8 @@ pgd_t *sev_es_shim_current_pgd(unsigned long vaddr)
 }
 
 /*
- * Sections that existed at boot are valid as a whole, with devices behind the end of memory in them.
- * For these the firmware's map tells more.
+ * Sections that existed at boot are valid as a whole, with devices behind the
+ * end of memory in them. For these the firmware's map tells more.
  */
 bool sev_es_shim_is_added_memory(u64 pa)
 {

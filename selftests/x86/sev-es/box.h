@@ -91,18 +91,24 @@ void expect_signal(const char *what, const struct outcome *out, const struct box
 /* Runs the bytes of an instruction that has to come to its end. */
 #define DONE(what, box, regs, may, ...) ({				\
 	static const uint8_t code_[] = { __VA_ARGS__ };			\
-	struct outcome out_ = box_run(box, code_, sizeof(code_), regs);	\
+	const struct user_regs_struct *regs_ = (regs);			\
+	typeof(box) box_ = (box);					\
+	struct outcome out_;						\
 									\
-	expect_done(what, &out_, box, sizeof(code_), regs, may);	\
+	out_ = box_run(box_, code_, sizeof(code_), regs_);		\
+	expect_done(what, &out_, box_, sizeof(code_), regs_, may);	\
 	out_;								\
 })
 
 /* Runs the bytes of an instruction that has to raise a signal. */
 #define SIGNALS(what, box, regs, signal, si, may, ...) ({		\
 	static const uint8_t code_[] = { __VA_ARGS__ };			\
-	struct outcome out_ = box_run(box, code_, sizeof(code_), regs);	\
+	const struct user_regs_struct *regs_ = (regs);			\
+	typeof(box) box_ = (box);					\
+	struct outcome out_;						\
 									\
-	expect_signal(what, &out_, box, signal, si, regs, may);		\
+	out_ = box_run(box_, code_, sizeof(code_), regs_);		\
+	expect_signal(what, &out_, box_, signal, si, regs_, may);	\
 	out_;								\
 })
 

@@ -201,19 +201,20 @@ static void step_over_refused(void)
 }
 
 /* The trap flag is the program's own, too. */
-static volatile int traps;
+static int traps;
 
 static void on_trap(int sig, siginfo_t *info, void *context)
 {
 	(void)sig;
 	(void)context;
 	if (info->si_code == TRAP_TRACE)
-		traps++;
+		__atomic_add_fetch(&traps, 1, __ATOMIC_RELAXED);
 }
 
 static void step_by_itself(void)
 {
 	struct sigaction action = { .sa_sigaction = on_trap, .sa_flags = SA_SIGINFO };
+	int count;
 
 	sigaction(SIGTRAP, &action, NULL);
 	/* One trap each after nop, xor, xor, cpuid, pushf, and; none after popf that sets TF. */
@@ -222,7 +223,8 @@ static void step_by_itself(void)
 		     "pushfq\n\tandq $~0x100, (%%rsp)\n\tpopfq"
 		     : : : "rax", "rbx", "rcx", "rdx", "cc", "memory");
 	/* The last popf traps as well: TF was set when it began. */
-	CHECK(traps == 7, "%d traps instead of 7", traps);
+	count = __atomic_load_n(&traps, __ATOMIC_RELAXED);
+	CHECK(count == 7, "%d traps instead of 7", count);
 }
 
 const struct test step_tests[] = {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * trap.c - breakpoints, debug registers, signals of refused instructions, and the 32-bit system call
- * gate.
+ * trap.c - breakpoints, debug registers, signals of refused instructions, and the gate of 32-bit
+ * system calls.
  */
 #include <errno.h>
 #include <stddef.h>

@@ -241,11 +241,11 @@ static int check(const struct form *form)
 	if (!memcmp(&by_device, &by_memory, sizeof(by_memory)) && after == memory &&
 	    other_by_device == other_by_memory)
 		return 0;
-	pr_err("%s: device holds %#llx, memory %#llx; other memory %#llx, %#llx\n", form->name, after,
-	       memory, other_by_device, other_by_memory);
-	pr_err("%s: ax %#lx %#lx bx %#lx %#lx cx %#lx %#lx dx %#lx %#lx\n", form->name, by_device.ax,
-	       by_memory.ax, by_device.bx, by_memory.bx, by_device.cx, by_memory.cx, by_device.dx,
-	       by_memory.dx);
+	pr_err("%s: device holds %#llx, memory %#llx; other memory %#llx, %#llx\n", form->name,
+	       after, memory, other_by_device, other_by_memory);
+	pr_err("%s: ax %#lx %#lx bx %#lx %#lx cx %#lx %#lx dx %#lx %#lx\n", form->name,
+	       by_device.ax, by_memory.ax, by_device.bx, by_memory.bx, by_device.cx,
+	       by_memory.cx, by_device.dx, by_memory.dx);
 	pr_err("%s: si %#lx %#lx di %#lx %#lx flags %#lx %#lx\n", form->name, by_device.si,
 	       by_memory.si, by_device.di, by_memory.di, by_device.flags, by_memory.flags);
 	return -EIO;

@@ -67,8 +67,8 @@ fn translate<E: Env + ?Sized>(env: &mut E, address: u64, access: Access) -> Resu
 ///
 /// At an address of user space the mapping can have changed since the exit: another thread unmapped
 /// the device, and the TLB was flushed by the hypervisor's help or by INVLPGB, which do not wait
-/// for this CPU. Then the access fails, as it would without a mapping. It is one that the kernel makes
-/// for user space, and expects to fail. Anything else is the hypervisor's doing.
+/// for this CPU. Then the access fails, as it would without a mapping. It is one that the kernel
+/// makes for user space, and expects to fail. Anything else is the hypervisor's doing.
 #[cold]
 #[inline(never)]
 pub(crate) fn refuse<E: Env + ?Sized>(env: &mut E, address: u64, access: Access) -> Error {
