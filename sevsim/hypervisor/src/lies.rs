@@ -14,6 +14,7 @@
 //! | `msr-reply:VALUE` | every reply by the MSR protocol but that to SEV_INFO is VALUE |
 //! | `response:VALUE`, `response:VALUE:N` | SW_EXITINFO1 in replies is VALUE, from the first or Nth on |
 //! | `upper:VALUE` | the upper halves of RAX to RDX in every reply are VALUE |
+//! | `jump-table:ADDRESS` | the AP jump table is said to be at ADDRESS, 0 for nowhere |
 //! | `vc:CODE`, `vc:CODE:N` | the first or Nth #VC of the stage has CODE as its error code |
 //! | `cpuid-vc:LEAF:CODE` | the #VC of CPUID with this leaf has CODE as its error code |
 //! | `nmi`, `nmi:N` | an NMI comes right behind the first or Nth #VC of the stage |
@@ -127,6 +128,8 @@ pub enum What {
     },
     /// Upper halves of the general registers in a reply.
     Upper(u32),
+    /// Address of the AP jump table.
+    JumpTable(u64),
     /// Error code of a #VC.
     Vc {
         /// Error code.
@@ -161,6 +164,7 @@ impl What {
             Self::MsrReply(_) => "msr-reply",
             Self::Response { .. } => "response",
             Self::Upper(_) => "upper",
+            Self::JumpTable(_) => "jump-table",
             Self::Vc { .. } => "vc",
             Self::CpuidVc { .. } => "cpuid-vc",
             Self::Nmi { .. } => "nmi",
@@ -241,6 +245,7 @@ impl Lie {
                 leaf: number32(words.next()?)?,
                 code: number32(words.next()?)?,
             },
+            "jump-table" => What::JumpTable(number(words.next()?)?),
             "vc" => What::Vc {
                 code: number32(words.next()?)?,
                 nth: ordinal(words.next())?,
@@ -359,6 +364,14 @@ impl Lies {
         })
     }
 
+    /// The address to give for the AP jump table.
+    pub fn jump_table(&self, stage: Stage) -> Option<u64> {
+        self.tell(stage, |what| match what {
+            What::JumpTable(address) => Some(address),
+            _ => None,
+        })
+    }
+
     /// The error code of the stage's `nth` #VC.
     pub fn vc(&self, stage: Stage, nth: u64) -> Option<u32> {
         self.tell(stage, |what| match what {
@@ -434,6 +447,8 @@ mod tests {
             code: 0x51,
         };
         assert_eq!(read("runtime:cpuid-vc:0x5e500051:0x51").what, cpuid);
+        let table = What::JumpTable(0xfe00_0000);
+        assert_eq!(read("runtime:jump-table:0xfe000000").what, table);
         let vc = |nth| What::Vc { code: 0x7c, nth };
         assert_eq!(read("stage2:vc:0x7c").what, vc(1));
         assert_eq!(read("stage2:vc:0x7c:5").what, vc(5));
@@ -452,6 +467,8 @@ mod tests {
             "any:cpuid:1:eax:put",
             "any:versions:1",
             "any:versions:1:65536",
+            "any:jump-table",
+            "any:jump-table:none",
             "any:vc:1:0",
             "any:response:1:0",
             "any:upper:0x100000000",

@@ -6,6 +6,7 @@
 
 mod boots;
 mod case;
+mod jump_table;
 mod lies;
 
 use std::path::Path;
@@ -24,6 +25,7 @@ use case::End;
 pub fn cases() -> Vec<Case> {
     let mut cases = boots::cases();
     cases.extend(lies::cases());
+    cases.extend(jump_table::cases());
     cases
 }
 

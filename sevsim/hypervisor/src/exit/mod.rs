@@ -174,7 +174,7 @@ impl<P: Platform> Vm<P> {
                 vcpu.ap.lock().hold(Hold::Nae(ghcb.gpa()));
                 Ok(Answer::next(Next::Hold))
             }
-            code::AP_JUMP_TABLE => self.exit_ap_jump_table(ghcb),
+            code::AP_JUMP_TABLE => self.exit_ap_jump_table(vcpu, ghcb),
             // No SEV-SNP, so none of the features that have bits.
             code::HV_FEATURES => Ok(Answer::data(0)),
             // SW_EXITINFO1 holds what the MSR protocol has above its function: set, then code.
@@ -198,13 +198,18 @@ impl<P: Platform> Vm<P> {
 
     /// The table's address is the guest's business: kept and given back unchecked (GHCB
     /// specification 4.1.7).
-    fn exit_ap_jump_table(&self, ghcb: &Ghcb<'_, P>) -> Result<Answer, Fault> {
+    fn exit_ap_jump_table(&self, vcpu: &Vcpu, ghcb: &Ghcb<'_, P>) -> Result<Answer, Fault> {
         match ghcb.info1 {
             0 => {
                 self.ap_jump_table().set(ghcb.info2);
                 Ok(Answer::DONE)
             }
-            1 => Ok(Answer::data(self.ap_jump_table().get())),
+            1 => {
+                let lie = self.lies().jump_table(vcpu.stage());
+                Ok(Answer::data(
+                    lie.unwrap_or_else(|| self.ap_jump_table().get()),
+                ))
+            }
             _ => Err(Fault::Bad(BadInput::InvalidInput)),
         }
     }
