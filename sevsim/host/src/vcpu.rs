@@ -156,7 +156,6 @@ impl Vcpu {
         self.stats.count(code);
         let mine = self.stepping.mine;
         if mine && self.sweep_exit(code) {
-            self.pending = None;
             self.notice_cr3();
             return;
         }

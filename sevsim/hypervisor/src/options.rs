@@ -91,6 +91,9 @@ pub struct Options {
     /// `nmi-test`: whether the guest finds the test port, by which it can ask for NMIs (`on`,
     /// `off`).
     pub nmi_test: bool,
+    /// `nmi-between`: two virtual addresses of the guest, for a plan of NMIs at each instruction
+    /// from the first one to the second one.
+    pub nmi_between: Option<(u64, u64)>,
     /// `entry`: how the guest starts, `firmware` or `raw`.
     pub entry: Entry,
     /// `kernel-at` and so on: addresses for `entry=raw`.
@@ -117,6 +120,7 @@ impl Default for Options {
             monitor: false,
             guest_tsc: false,
             nmi_test: false,
+            nmi_between: None,
             entry: Entry::Firmware,
             place: Place::default(),
             lies: [None; MAX_LIES],
@@ -153,8 +157,8 @@ impl fmt::Display for OptionError<'_> {
             Self::UnknownKey(key) => write!(
                 f,
                 "unknown option `{key}`; known are mem, vcpus, cbit, ghcb, apic, intercept, \
-                 reduction, monitor, nmi-test, entry, kernel-at, params-at, cmdline-at, \
-                 initrd-at, rsdp-at, tsc, smm, lie, hostile and leak-check"
+                 reduction, monitor, nmi-test, nmi-between, entry, kernel-at, params-at, \
+                 cmdline-at, initrd-at, rsdp-at, tsc, smm, lie, hostile and leak-check"
             ),
             Self::BadValue {
                 key,
@@ -247,6 +251,11 @@ impl Options {
             }
             .map(|on| self.nmi_test = on)
             .ok_or("on or off"),
+            "nmi-between" => value
+                .split_once(',')
+                .and_then(|(from, to)| Some((address(from).ok()?, address(to).ok()?)))
+                .map(|range| self.nmi_between = Some(range))
+                .ok_or("two addresses such as 0xffffffff81000000,0xffffffff81000040"),
             "entry" => match value {
                 "firmware" => Some(Entry::Firmware),
                 "raw" => Some(Entry::Raw),
@@ -317,9 +326,10 @@ mod tests {
     #[test]
     fn every_option_is_read() {
         let text = "mem=1024 vcpus=8 cbit=47 ghcb=1 apic=x2apic intercept=all reduction=1 \
-                    monitor=on nmi-test=on tsc=guest entry=raw kernel-at=0x1000000 \
-                    params-at=0x2000 cmdline-at=0x3000 initrd-at=0x140000000 rsdp-at=0x5000 \
-                    lie=any:late-fault lie=stage2:vc:0x7c hostile=5:10 leak-check=on";
+                    monitor=on nmi-test=on nmi-between=0x10,0xffffffff81000000 tsc=guest \
+                    entry=raw kernel-at=0x1000000 params-at=0x2000 cmdline-at=0x3000 \
+                    initrd-at=0x140000000 rsdp-at=0x5000 lie=any:late-fault \
+                    lie=stage2:vc:0x7c hostile=5:10 leak-check=on";
         let want = Options {
             mem_mib: 1024,
             vcpus: 8,
@@ -331,6 +341,7 @@ mod tests {
             monitor: true,
             guest_tsc: true,
             nmi_test: true,
+            nmi_between: Some((0x10, 0xffff_ffff_8100_0000)),
             entry: Entry::Raw,
             place: Place {
                 kernel: Some(0x100_0000),
@@ -378,6 +389,8 @@ mod tests {
             "nmi-test=1",
             "smm=on",
             "smm=",
+            "nmi-between=0x1000",
+            "nmi-between=0x1000,end",
             "mem=-64",
             "entry=bios",
             "kernel-at=1000",

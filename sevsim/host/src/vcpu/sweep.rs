@@ -5,6 +5,8 @@
 //! The port exists with the option `nmi-test=on` only. It is a device of sevsim, not of the
 //! hypervisor that is simulated: its accesses raise no #VC.
 
+use core::arch::asm;
+
 use machine::delivery;
 use machine::delivery::Outcome;
 use machine::event::Event;
@@ -19,9 +21,11 @@ use machine::step::Stepped;
 use machine::sweep;
 use machine::sweep::Mode;
 use machine::sweep::Place;
+use machine::sweep::Seek;
 use machine::sweep::Sweep;
 use machine::sweep::Target;
 use machine::vmcb::bits;
+use machine::vmcb::Save;
 use spin::Mutex;
 
 use super::state;
@@ -30,7 +34,8 @@ use crate::log;
 
 /// First of the test port's registers. All are four bytes wide and accessed as such.
 const PORT: u64 = 0x5e0;
-/// Written: begins a plan for this vCPU (see `Target::from_word`), 0 ends it. Read: its status.
+/// Written: begins a plan for this vCPU (see `Target::from_word`), 0 ends it. Read: its status in
+/// bits 7:0, and how many boundaries were skipped.
 const PLAN: u64 = 0;
 /// Written: NMIs for this vCPU. Read: boundaries of the longest execution.
 const BOUNDARIES: u64 = 4;
@@ -55,6 +60,49 @@ const IOIO_32: u64 = 1 << 6;
 /// The one plan, of whichever vCPU began it.
 static SWEEP: Mutex<Sweep> = Mutex::new(Sweep::new());
 
+/// DR7: the first two breakpoints, for instructions, are on. A reset value without them.
+const DR7_SEEK: u64 = 0x405;
+const DR7_ONE: u64 = 0x401;
+
+/// Bit of #DB in the exception intercepts.
+const DEBUG_EXCEPTION: u32 = 1 << 1;
+
+/// Physical interrupts are masked by the host's flag, which is off, instead of the guest's.
+const V_INTR_MASKING: u32 = 1 << 24;
+
+/// Breakpoints that are set for one entry, and what they replace. Neither DR0 and DR1 nor DR7 are
+/// the guest's: it writes the former when its CPUs start, and an exit keeps it from the latter.
+#[derive(Clone, Copy)]
+struct Sought {
+    seek: Seek,
+    dr6: u64,
+    dr7: u64,
+}
+
+impl Sought {
+    fn begin(seek: Seek, save: &mut Save) -> Self {
+        let [first, second] = seek.at;
+        // SAFETY: the host does not use breakpoints: DR7 has none of them on.
+        unsafe {
+            asm!("mov dr0, {}", in(reg) first.unwrap_or(0), options(nomem, nostack));
+            asm!("mov dr1, {}", in(reg) second.unwrap_or(0), options(nomem, nostack));
+        }
+        let (dr6, dr7) = (save.dr6, save.dr7);
+        save.dr7 = if second.is_some() { DR7_SEEK } else { DR7_ONE };
+        Self { seek, dr6, dr7 }
+    }
+
+    /// Whether the guest is at a breakpoint; `trapped`: it had a #DB.
+    fn end(self, save: &mut Save, trapped: bool) -> bool {
+        save.dr7 = self.dr7;
+        let found = trapped && self.seek.at.contains(&Some(save.rip));
+        if found {
+            save.dr6 = self.dr6;
+        }
+        found
+    }
+}
+
 /// What the vCPU has to do with the plan.
 #[derive(Default)]
 pub struct Stepping {
@@ -62,6 +110,8 @@ pub struct Stepping {
     pub mine: bool,
     /// A step under way.
     step: Option<Step>,
+    /// Breakpoints in place.
+    sought: Option<Sought>,
     /// The next instruction is an IRET to step over; true if it leads back.
     iret: Option<bool>,
     /// RIP and RSP at the last entry.
@@ -106,7 +156,7 @@ impl Vcpu {
         let sweep = SWEEP.lock();
         let counts = sweep.counts();
         match offset {
-            PLAN => sweep.status() as u32,
+            PLAN => sweep.status() as u32 | counts.skipped.min(0xff_ffff) << 8,
             BOUNDARIES => counts.boundaries,
             NMIS => vm.nmi_counts(self.index).0 as u32,
             MERGED => vm.nmi_counts(self.index).1 as u32,
@@ -123,12 +173,15 @@ impl Vcpu {
                 let mut sweep = SWEEP.lock();
                 sweep.disarm();
                 self.stepping.mine = false;
-                self.vmcb.control.intercept(exit::IRET, false);
+                let control = &mut self.vmcb.control;
+                control.intercept(exit::IRET, false);
+                control.int_ctl &= !V_INTR_MASKING;
                 let counts = sweep.counts();
                 log!("report nmi-sweep vcpu={} {counts:?}", self.index);
             }
             PLAN => {
-                SWEEP.lock().arm(Target::from_word(value));
+                let range = self.world.vm.options().nmi_between;
+                SWEEP.lock().arm(Target::from_word(value), range);
                 self.stepping = Stepping {
                     mine: true,
                     ..Stepping::default()
@@ -192,6 +245,8 @@ impl Vcpu {
         let mut sweep = SWEEP.lock();
         self.stepping.entered = (place.rip, place.rsp);
         self.stepping.step = None;
+        let mut seek = None;
+        let held = sweep.holds_interrupts();
         let stepping = if let Some(event) = self.pending {
             sweep.leaves(place, event == Event::Nmi);
             self.stepping.iret = None;
@@ -201,12 +256,17 @@ impl Vcpu {
                 Mode::Free => false,
                 // Where the handler lets interrupts in, it is ordinary code, and no longer the same
                 // each time; and an interrupt would push the trap flag.
-                Mode::Step if self.vmcb.save.rflags & bits::RFLAGS_IF != 0 => {
+                Mode::Step if !held && self.vmcb.save.rflags & bits::RFLAGS_IF != 0 => {
                     sweep.abandon();
                     false
                 }
                 Mode::Step => true,
                 Mode::Away => self.stepping.iret.is_some(),
+                Mode::Seek(_) if self.stepping.iret.is_some() => true,
+                Mode::Seek(what) => {
+                    seek = Some(what);
+                    false
+                }
             }
         };
         if stepping {
@@ -225,17 +285,47 @@ impl Vcpu {
             }
         }
         let trap = self.stepping.step.is_some();
+        self.stepping.sought = seek.map(|seek| Sought::begin(seek, &mut self.vmcb.save));
         let control = &mut self.vmcb.control;
         if trap {
             control.exceptions = step::EXCEPTIONS;
+        } else if seek.is_some() {
+            control.exceptions |= DEBUG_EXCEPTION;
         }
-        control.intercept(exit::IRET, !trap && sweep.mode() == Mode::Away);
+        let returns = match sweep.mode() {
+            Mode::Away => true,
+            Mode::Seek(seek) => seek.iret,
+            _ => false,
+        };
+        control.intercept(exit::IRET, !trap && returns);
+        if held && sweep.holds_interrupts() {
+            control.int_ctl |= V_INTR_MASKING;
+        } else {
+            control.int_ctl &= !V_INTR_MASKING;
+        }
     }
 
     /// Right after an exit: takes the trap flag away. True if the exit was for the step alone.
     #[cold]
     #[inline(never)]
     pub fn sweep_exit(&mut self, code: u64) -> bool {
+        if let Some(sought) = self.stepping.sought.take() {
+            self.vmcb.control.exceptions &= !DEBUG_EXCEPTION;
+            let found = sought.end(&mut self.vmcb.save, code == exit::DB);
+            if found {
+                self.pending = None;
+                let place = self.place();
+                SWEEP.lock().reached(place);
+            } else if code == exit::DB {
+                // The guest's own.
+                self.pending = Some(Event::Exception {
+                    vector: 1,
+                    error: None,
+                });
+                return true;
+            }
+            return found;
+        }
         let Some(step) = self.stepping.step.take() else {
             return false;
         };
@@ -253,6 +343,7 @@ impl Vcpu {
         if stepped == Stepped::Not {
             return false;
         }
+        self.pending = None;
         let place = self.place();
         let mut sweep = SWEEP.lock();
         match self.stepping.iret.take() {
