@@ -265,6 +265,15 @@ pub struct Cli {
     #[arg(long, requires = "kernel")]
     pub kernel_hashes: bool,
 
+    /// For a test of NMIs at each instruction: the guest's code from the first address to the second
+    /// one, each a SYMBOL, SYMBOL+0xOFFSET or 0xADDRESS. The kernel is not relocated then
+    #[arg(long, value_name = "FROM,TO", conflicts_with = "plain")]
+    pub nmi_between: Option<String>,
+
+    /// The kernel's ELF file, with the symbols for --nmi-between
+    #[arg(long, value_name = "FILE")]
+    pub vmlinux: Option<PathBuf>,
+
     /// Further option for sevsim (KEY=VALUE)
     #[arg(long = "option", value_name = "KEY=VALUE")]
     pub options: Vec<String>,

@@ -13,6 +13,7 @@ use crate::cli::Entry;
 use crate::cli::FIRMWARE;
 use crate::ktap::KnownFailures;
 use crate::measure;
+use crate::symbols;
 use crate::verdict::Expect;
 
 /// The most vCPUs that sevsim knows.
@@ -329,6 +330,13 @@ pub fn configure(mut cli: Cli) -> Result<Config, SetupError> {
     }
     check_formats(&cli)?;
     cli.launch.words = measure::words(&cli.launch, cli.kernel_hashes)?;
+
+    if let Some(text) = &cli.nmi_between {
+        let option = symbols::option(text, cli.vmlinux.as_deref())?;
+        cli.options.extend(["nmi-test=on".into(), option]);
+        // The symbols' addresses are those of a kernel that stays where it was linked to.
+        cli.append.push("nokaslr".into());
+    }
 
     let known = match &cli.known_failures {
         None => KnownFailures::default(),
