@@ -18,7 +18,7 @@ pub struct Suite {
     tests: Vec<String>,
 }
 
-/// The suites in Rust files below `folder`.
+/// The suites in Rust and C files below `folder`.
 pub fn suites(folder: &Path) -> io::Result<Vec<Suite>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder)? {
@@ -27,6 +27,8 @@ pub fn suites(folder: &Path) -> io::Result<Vec<Suite>> {
             found.extend(suites(&path)?);
         } else if path.extension().is_some_and(|suffix| suffix == "rs") {
             found.extend(suite(&fs::read_to_string(&path)?));
+        } else if path.extension().is_some_and(|suffix| suffix == "c") {
+            found.extend(c_suite(&fs::read_to_string(&path)?));
         }
     }
     found.sort_by(|a, b| a.name.cmp(&b.name));
@@ -44,6 +46,21 @@ fn suite(source: &str) -> Option<Suite> {
     Some(Suite {
         name: name.to_string(),
         tests: tests.map(String::from).collect(),
+    })
+}
+
+/// The suite in a C file, if it has one.
+fn c_suite(source: &str) -> Option<Suite> {
+    let lines = || source.lines().map(str::trim);
+    let tests = lines().filter_map(|line| between(line, "KUNIT_CASE(", ")"));
+    let tests: Vec<_> = tests.map(String::from).collect();
+    if tests.is_empty() {
+        return None;
+    }
+    let name = lines().find_map(|line| between(line, ".name = \"", "\""))?;
+    Some(Suite {
+        name: name.to_string(),
+        tests,
     })
 }
 
@@ -157,9 +174,14 @@ not ok 1 not_of_the_kernel
     fn the_source_tells_what_to_expect() {
         assert_eq!(both()[0].tests, ["first", "second"]);
         assert_eq!(suite("fn main() {}"), None);
+        let c = "KUNIT_CASE(one),\n\tKUNIT_CASE(two),\n\t.name = \"amd_sev_c\",\n";
+        let c = c_suite(c).unwrap();
+        assert_eq!((c.name.as_str(), c.tests.len()), ("amd_sev_c", 2));
+        assert_eq!(c_suite("\t.name = \"device\",\n"), None);
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../arch-x86-sev");
         let suites = suites(&folder).unwrap();
         assert!(suites.iter().any(|suite| suite.tests.len() > 5));
+        assert!(suites.iter().any(|suite| suite.name == "amd_sev_nmi"));
     }
 
     #[test]
