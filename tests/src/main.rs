@@ -152,7 +152,7 @@ fn main() -> ExitCode {
             short,
             timeout,
             jobs,
-        } => suite::run_all(&places, nmi::cases(short), &names, timeout, jobs),
+        } => nmi::run_all(&places, short, &names, timeout, jobs),
         Part::Hostile {
             names,
             seeds,

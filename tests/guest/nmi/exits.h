@@ -23,6 +23,8 @@
 #define PLAN_KERNEL		(1u << 17)
 #define PLAN_STRIDE(n)		((unsigned int)(n) << 20)
 
+#define PLAN_STATUS(word)	((word) & 0xff)	/* above it: boundaries that were skipped */
+
 enum { PLAN_IDLE, PLAN_RUNNING, PLAN_DONE, PLAN_FAILED };
 
 /* Exit codes. The NMI's stands for its handler. */
@@ -38,6 +40,7 @@ enum { PLAN_IDLE, PLAN_RUNNING, PLAN_DONE, PLAN_FAILED };
 #define EXIT_RDTSCP		0x87
 #define EXIT_WBINVD		0x89
 #define EXIT_MMIO		0x400
+#define BETWEEN			0xffff	/* no exit, but code between two addresses */
 
 /* Executions after which an exit that did not come is not intercepted. */
 #define MAX_TRIES		1000
@@ -200,12 +203,25 @@ static inline int exit_rdtscp(void)
 }
 
 /* VMMCALL: KVM's number for a call that user mode may not make, and that the kernel may make. */
-static inline int exit_vmmcall(long expected)
+#ifdef __KERNEL__
+#define VMMCALL_RESULT		0
+#else
+#define VMMCALL_RESULT		(-1)
+#endif
+
+static inline int exit_vmmcall(void)
 {
 	long result = 1;
 
 	asm volatile("vmmcall" : "+a" (result) : "b" (0), "c" (0), "d" (0), "S" (0) : "memory");
-	return result != expected;
+	return result != VMMCALL_RESULT;
+}
+
+/* One NMI, here and now. */
+static inline int exit_nmi(void)
+{
+	test_out(TEST_BOUNDARIES, 1);
+	return 0;
 }
 
 #endif

@@ -7,15 +7,21 @@
  *
  *   work      what the NMI handler does, a sum of the WORK_ constants
  *   run       write NAME:STRIDE: executes the exit NAME in a loop, on the CPU of the writer, until
- *             sevsim's plan for it is complete; fails if a result was wrong
+ *             sevsim's plan for it is complete
+ *   failed    wrong results of that loop so far
  *   exits     the names
+ *   alarm     write so many seconds: the clock's alarm comes then, and wakes a machine that sleeps
+ *             (if the HPET does not emulate the clock's interrupts: hpet=disable)
  *   handled   NMIs handled so far
  *   wrong     wrong results in the NMI handler so far
+ *   wrong_in  in which parts of its work, a sum as well
  */
+#include <linux/interrupt.h>
 #include <linux/io.h>
 #include <linux/module.h>
 #include <linux/nmi.h>
 #include <linux/percpu.h>
+#include <linux/rtc.h>
 
 #include <asm/debugreg.h>
 #include <asm/msr.h>
@@ -28,7 +34,9 @@
 #define HPET_ID		0x000
 #define HPET_TIMER2	0x148	/* comparator of a timer that is off: it keeps what is written */
 
-#define LINE_PORT	0x3fb	/* line control of the first serial port: nobody changes it now */
+#define RTC_IRQ		8
+
+#define MASK_PORT	0x21	/* interrupt masks of the first PIC: nobody changes them now */
 
 enum {
 	WORK_CPUID = 1,
@@ -43,12 +51,16 @@ enum {
 static uint work = WORK_CPUID | WORK_MSR | WORK_PORT | WORK_MMIO;
 module_param(work, uint, 0600);
 
+static uint wrong_in;
+module_param(wrong_in, uint, 0400);
+
 static DEFINE_PER_CPU(unsigned int, handled);
 static DEFINE_PER_CPU(unsigned int, wrong);
+static DEFINE_PER_CPU(unsigned int, failed);
 
 static void __iomem *hpet;
 static u32 hpet_id;
-static u8 line_control;
+static u8 pic_masks;
 static u64 hwcr;
 
 /* Not readl(): the compiler may choose the instruction there. */
@@ -76,84 +88,62 @@ static inline int mmio_movs(void)
 	return buf[0] != hpet_id || buf[1] != 0x12345678 || to != buf + 1;
 }
 
+static bool strings_wrong(void)
+{
+	u8 buf[STRING_BYTES];
+	int i, bad = 0;
+
+	insb(MASK_PORT, buf, sizeof(buf));
+	for (i = 0; i < sizeof(buf); i++)
+		bad |= buf[i] != pic_masks;
+	return bad;
+}
+
 static int nmi_handler(unsigned int type, struct pt_regs *regs)
 {
 	unsigned int bad = 0;
 
-	if (work & WORK_CPUID)
-		bad += exit_cpuid();
-	if (work & WORK_XSAVE)
-		bad += exit_cpuid_xsave();
-	if (work & WORK_MSR)
-		bad += native_rdmsrq(MSR_K7_HWCR) != hwcr;
-	if (work & WORK_PORT)
-		bad += inb(LINE_PORT) != line_control;
-	if (work & WORK_STRING) {
-		u8 buf[STRING_BYTES];
-		int i;
-
-		insb(LINE_PORT, buf, sizeof(buf));
-		for (i = 0; i < sizeof(buf); i++)
-			bad += buf[i] != line_control;
+	if (work & WORK_CPUID && exit_cpuid())
+		bad |= WORK_CPUID;
+	if (work & WORK_XSAVE && exit_cpuid_xsave())
+		bad |= WORK_XSAVE;
+	if (work & WORK_MSR && native_rdmsrq(MSR_K7_HWCR) != hwcr)
+		bad |= WORK_MSR;
+	if (work & WORK_PORT && inb(MASK_PORT) != pic_masks)
+		bad |= WORK_PORT;
+	if (work & WORK_STRING && strings_wrong())
+		bad |= WORK_STRING;
+	if (work & WORK_MMIO && mmio_read(HPET_ID) != hpet_id)
+		bad |= WORK_MMIO;
+	if (work & WORK_MOVS && mmio_movs())
+		bad |= WORK_MOVS;
+	if (bad) {
+		this_cpu_inc(wrong);
+		wrong_in |= bad;
 	}
-	if (work & WORK_MMIO)
-		bad += mmio_read(HPET_ID) != hpet_id;
-	if (work & WORK_MOVS)
-		bad += mmio_movs();
-	this_cpu_add(wrong, bad);
 	this_cpu_inc(handled);
 	return NMI_HANDLED;
 }
 
 /* The exits. Interrupts are off. */
 
-static int run_rdmsr(void)
+static int exit_rdmsr(void)
 {
 	return native_rdmsrq(MSR_K7_HWCR) != hwcr;
 }
 
-static int run_wrmsr(void)
+static int exit_wrmsr(void)
 {
 	native_wrmsrq(MSR_K7_HWCR, hwcr);
 	return 0;
 }
 
-static int run_cpuid(void)
-{
-	return exit_cpuid();
-}
-
-static int run_cpuid_xsave(void)
-{
-	return exit_cpuid_xsave();
-}
-
-static int run_out(void)
-{
-	return exit_out();
-}
-
-static int run_in(void)
-{
-	return exit_in();
-}
-
-static int run_outs(void)
-{
-	return exit_outs();
-}
-
-static int run_ins(void)
-{
-	return exit_ins();
-}
-
-static int run_mmio_read(void)
+static int exit_mmio_read(void)
 {
 	return mmio_read(HPET_ID) != hpet_id;
 }
 
-static int run_mmio_write(void)
+static int exit_mmio_write(void)
 {
 	u32 value = 0x100u + next_byte();
 
@@ -161,22 +151,12 @@ static int run_mmio_write(void)
 	return mmio_read(HPET_TIMER2) != value;
 }
 
-static int run_movs(void)
+static int exit_movs(void)
 {
 	return mmio_movs();
 }
 
-static int run_rdtsc(void)
-{
-	return exit_rdtsc();
-}
-
-static int run_rdtscp(void)
-{
-	return exit_rdtscp();
-}
-
-static int run_rdpmc(void)
+static int exit_rdpmc(void)
 {
 	unsigned int low, high;
 
@@ -184,7 +164,7 @@ static int run_rdpmc(void)
 	return low || high;
 }
 
-static int run_dr7_read(void)
+static int exit_dr7_read(void)
 {
 	unsigned long value;
 
@@ -192,26 +172,15 @@ static int run_dr7_read(void)
 	return value != 0x400;
 }
 
-static int run_dr7_write(void)
+static int exit_dr7_write(void)
 {
 	asm volatile("mov %0, %%db7" : : "r" (0x400ul));
 	return 0;
 }
 
-static int run_wbinvd(void)
+static int exit_wbinvd(void)
 {
 	asm volatile("wbinvd" : : : "memory");
-	return 0;
-}
-
-static int run_vmmcall(void)
-{
-	return exit_vmmcall(0);
-}
-
-static int run_nmi(void)
-{
-	test_out(TEST_BOUNDARIES, 1);
 	return 0;
 }
 
@@ -220,25 +189,26 @@ static const struct {
 	unsigned int code;
 	int (*run)(void);
 } exits[] = {
-	{ "cpuid", EXIT_CPUID, run_cpuid },
-	{ "cpuid-xsave", EXIT_CPUID, run_cpuid_xsave },
-	{ "rdmsr", EXIT_MSR, run_rdmsr },
-	{ "wrmsr", EXIT_MSR, run_wrmsr },
-	{ "out", EXIT_IOIO, run_out },
-	{ "in", EXIT_IOIO, run_in },
-	{ "outs", EXIT_IOIO, run_outs },
-	{ "ins", EXIT_IOIO, run_ins },
-	{ "mmio-read", EXIT_MMIO, run_mmio_read },
-	{ "mmio-write", EXIT_MMIO, run_mmio_write },
-	{ "movs", EXIT_MMIO, run_movs },
-	{ "rdtsc", EXIT_RDTSC, run_rdtsc },
-	{ "rdtscp", EXIT_RDTSCP, run_rdtscp },
-	{ "rdpmc", EXIT_RDPMC, run_rdpmc },
-	{ "dr7-read", EXIT_DR7_READ, run_dr7_read },
-	{ "dr7-write", EXIT_DR7_WRITE, run_dr7_write },
-	{ "wbinvd", EXIT_WBINVD, run_wbinvd },
-	{ "vmmcall", EXIT_VMMCALL, run_vmmcall },
-	{ "nmi", EXIT_NMI, run_nmi },
+	{ "cpuid", EXIT_CPUID, exit_cpuid },
+	{ "cpuid-xsave", EXIT_CPUID, exit_cpuid_xsave },
+	{ "rdmsr", EXIT_MSR, exit_rdmsr },
+	{ "wrmsr", EXIT_MSR, exit_wrmsr },
+	{ "out", EXIT_IOIO, exit_out },
+	{ "in", EXIT_IOIO, exit_in },
+	{ "outs", EXIT_IOIO, exit_outs },
+	{ "ins", EXIT_IOIO, exit_ins },
+	{ "mmio-read", EXIT_MMIO, exit_mmio_read },
+	{ "mmio-write", EXIT_MMIO, exit_mmio_write },
+	{ "movs", EXIT_MMIO, exit_movs },
+	{ "rdtsc", EXIT_RDTSC, exit_rdtsc },
+	{ "rdtscp", EXIT_RDTSCP, exit_rdtscp },
+	{ "rdpmc", EXIT_RDPMC, exit_rdpmc },
+	{ "dr7-read", EXIT_DR7_READ, exit_dr7_read },
+	{ "dr7-write", EXIT_DR7_WRITE, exit_dr7_write },
+	{ "wbinvd", EXIT_WBINVD, exit_wbinvd },
+	{ "vmmcall", EXIT_VMMCALL, exit_vmmcall },
+	{ "nmi", EXIT_NMI, exit_nmi },
+	{ "nmi-vc", EXIT_NMI, exit_nmi },
 };
 
 static int run_set(const char *text, const struct kernel_param *kp)
@@ -246,7 +216,6 @@ static int run_set(const char *text, const struct kernel_param *kp)
 	unsigned int stride, status, i, tries = 0;
 	unsigned long flags;
 	char name[16];
-	int bad;
 
 	if (sscanf(text, "%15[^:]:%u", name, &stride) != 2)
 		return -EINVAL;
@@ -259,20 +228,22 @@ static int run_set(const char *text, const struct kernel_param *kp)
 	/* For what is expected, and to have all pages and code in place. */
 	local_irq_save(flags);
 	exit_in_prepare();
-	bad = exits[i].run();
+	exits[i].run();
 	exit_in_prepare();
-	local_irq_restore(flags);
+	/* No interrupt from here to the first exit: its handler may have the same one. */
 	test_out(TEST_PLAN, exits[i].code | PLAN_KERNEL | PLAN_STRIDE(stride));
-	do {
-		local_irq_save(flags);
-		bad |= exits[i].run();
-		status = test_in(TEST_PLAN);
+	for (;;) {
+		if (exits[i].run())
+			this_cpu_inc(failed);
+		status = PLAN_STATUS(test_in(TEST_PLAN));
 		local_irq_restore(flags);
-		cond_resched();
+		if (status != PLAN_RUNNING)
+			return status == PLAN_DONE ? 0 : -ELOOP;
 		if (++tries > MAX_TRIES && !test_in(TEST_OCCURRENCES))
 			return -ENODEV;
-	} while (status == PLAN_RUNNING && !bad);
-	return bad ? -EIO : status == PLAN_DONE ? 0 : -ELOOP;
+		cond_resched();
+		local_irq_save(flags);
+	}
 }
 
 static int exits_get(char *buf, const struct kernel_param *kp)
@@ -295,14 +266,38 @@ static int sum_get(char *buf, const struct kernel_param *kp)
 	return sysfs_emit(buf, "%u\n", sum);
 }
 
+static int alarm_set(const char *text, const struct kernel_param *kp)
+{
+	struct rtc_device *rtc = rtc_class_open("rtc0");
+	struct rtc_wkalrm alarm = { .enabled = 1 };
+	unsigned int seconds;
+	int error;
+
+	if (!rtc)
+		return -ENODEV;
+	error = kstrtouint(text, 10, &seconds);
+	if (!error)
+		error = rtc_read_time(rtc, &alarm.time);
+	if (!error) {
+		rtc_time64_to_tm(rtc_tm_to_time64(&alarm.time) + seconds, &alarm.time);
+		error = rtc_set_alarm(rtc, &alarm);
+	}
+	rtc_class_close(rtc);
+	/* The driver leaves it to ACPI, which QEMU has no event for while the machine runs. */
+	return error ?: enable_irq_wake(RTC_IRQ);
+}
+
 static const struct kernel_param_ops run_ops = { .set = run_set };
+static const struct kernel_param_ops alarm_ops = { .set = alarm_set };
 static const struct kernel_param_ops exits_ops = { .get = exits_get };
 static const struct kernel_param_ops sum_ops = { .get = sum_get };
 
 module_param_cb(run, &run_ops, NULL, 0200);
+module_param_cb(alarm, &alarm_ops, NULL, 0200);
 module_param_cb(exits, &exits_ops, NULL, 0400);
 module_param_cb(handled, &sum_ops, (void __force *)&handled, 0400);
 module_param_cb(wrong, &sum_ops, (void __force *)&wrong, 0400);
+module_param_cb(failed, &sum_ops, (void __force *)&failed, 0400);
 
 static int __init sev_es_nmi_init(void)
 {
@@ -310,7 +305,7 @@ static int __init sev_es_nmi_init(void)
 	if (!hpet)
 		return -ENOMEM;
 	hpet_id = mmio_read(HPET_ID);
-	line_control = inb(LINE_PORT);
+	pic_masks = inb(MASK_PORT);
 	rdmsrq(MSR_K7_HWCR, hwcr);
 	exit_cpuid();
 	exit_cpuid_xsave();
