@@ -145,8 +145,8 @@ help:
 #H and what is no part of make test:
 #H   make test-launch the launch in sevsim: digest and measurement are those that sev-snp-measure and
 #H                    virt-qemu-sev-validate compute (both are installed into the Debian root)
-#H   make test-nmi    the same for each exit, in Rust and C; all secondary CPUs offline and online
-#H                    200 times in a storm of NMIs
+#H   make test-nmi    the same for each exit, in Rust and C side by side; all secondary CPUs offline
+#H                    and online 200 times in a storm of NMIs, suspend-to-idle in it, and so on
 #H   make test-hostile   a host that spoils replies and injects events at random: 20000 times for
 #H                    each seed, in Rust and C; what was found before (tests/hostile)
 #H       SEEDS='1 2 ...'  (default: 1)   STEPS=N   of a boot, two hostile acts each (12000)
