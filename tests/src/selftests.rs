@@ -104,7 +104,7 @@ const COLUMNS: [Column; 3] = [
 
 /// Tests that the C implementation does not survive, in a boot each: what is run, and what is said
 /// at the end, by the console or by the runner.
-const FATAL: [(&str, &str, &str); 4] = [
+const FATAL: [(&str, &str, &str); 3] = [
     (
         "mmio/mov_load_ah",
         "sevsim.run=/bin/selftests_mmio,mov_load_ah",
@@ -120,14 +120,9 @@ const FATAL: [(&str, &str, &str); 4] = [
         "sevsim.run=/bin/selftests_mmio,stos",
         "asked to be terminated",
     ),
-    (
-        "check/ldt_changes",
-        "nowatchdog sevsim.check=ldt_changes",
-        "timeout",
-    ),
 ];
 
-/// Seconds for one of these, of which one is a guest that hangs.
+/// Seconds for one of these.
 const FATAL_TIMEOUT: u64 = 90;
 
 /// Tests by name, in the order in which they ran.
