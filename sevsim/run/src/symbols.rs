@@ -53,7 +53,7 @@ fn range(text: &str, data: Option<&[u8]>) -> Result<(u64, u64), String> {
                 let file = object::File::parse(data).map_err(|error| error.to_string())?;
                 let mut found = file
                     .symbols()
-                    .filter(|known| known.is_definition() && known.name() == Ok(symbol));
+                    .filter(|known| !known.is_undefined() && known.name() == Ok(symbol));
                 let base = found
                     .next()
                     .ok_or_else(|| format!("knows no symbol {symbol}: look into System.map"))?
