@@ -296,8 +296,8 @@ pub struct Cli {
     #[arg(long, value_name = "S")]
     pub timeout: Option<u64>,
 
-    /// End after this many seconds without a sign of life, 0 = never. Default: 60 with
-    /// --batch, else 0
+    /// End after this many seconds without a sign of life, not counting those in which QEMU had
+    /// no processor, 0 = never. Default: 60 with --batch, else 0
     #[arg(long, value_name = "S")]
     pub idle_timeout: Option<u64>,
 

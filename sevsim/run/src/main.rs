@@ -14,6 +14,7 @@ mod qemu;
 mod report;
 mod setup;
 mod simlog;
+mod starved;
 mod symbols;
 mod terminal;
 mod verdict;

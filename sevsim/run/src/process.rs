@@ -37,6 +37,7 @@ use crate::console::Lines;
 use crate::qemu;
 use crate::setup::Config;
 use crate::setup::SetupError;
+use crate::starved::Starved;
 use crate::terminal::Escape;
 use crate::terminal::RawTerminal;
 use crate::verdict::Ended;
@@ -262,6 +263,9 @@ struct Watch<'a> {
     run: Run,
     start: Instant,
     last_sign: Instant,
+    /// Time for which QEMU had no processor, and what that was at the last sign.
+    starved: Starved,
+    starved_before: Duration,
     /// When the guest did its last act.
     over: Option<Instant>,
     lines: Lines,
@@ -297,8 +301,13 @@ impl Watch<'_> {
         }
     }
 
-    fn console(&mut self, bytes: &[u8]) {
+    fn sign_of_life(&mut self) {
         self.last_sign = Instant::now();
+        self.starved_before = self.starved.total();
+    }
+
+    fn console(&mut self, bytes: &[u8]) {
+        self.sign_of_life();
         if let Some(log) = &mut self.log {
             let _ = log.write_all(bytes);
         }
@@ -314,7 +323,7 @@ impl Watch<'_> {
     fn sevsim(&mut self, follow: &mut Follow) {
         let (count, lines) = follow.read();
         if count > 0 {
-            self.last_sign = Instant::now();
+            self.sign_of_life();
         }
         for line in lines {
             self.run.seen.log.line(&line);
@@ -325,15 +334,18 @@ impl Watch<'_> {
     }
 
     /// Whether it is time to end QEMU, and why.
-    fn overdue(&self) -> Option<Ended> {
-        let over = |since: Instant, limit: u64| limit > 0 && since.elapsed().as_secs() >= limit;
+    fn overdue(&mut self) -> Option<Ended> {
+        let over = |time: Duration, limit: u64| limit > 0 && time.as_secs() >= limit;
         if self.over.is_some_and(|since| since.elapsed() >= LINGER) {
             return Some(Ended::Lingering);
         }
-        if over(self.start, self.config.timeout) {
+        if over(self.start.elapsed(), self.config.timeout) {
             return Some(Ended::Timeout(self.config.timeout));
         }
-        if over(self.last_sign, self.config.idle_timeout) {
+        // On a loaded machine a guest may be silent because it does not run.
+        let starved = self.starved.total() - self.starved_before;
+        let idle = self.last_sign.elapsed().saturating_sub(starved);
+        if over(idle, self.config.idle_timeout) {
             return Some(Ended::Idle(self.config.idle_timeout));
         }
         None
@@ -384,6 +396,8 @@ pub fn run(config: &Config) -> Result<Run, SetupError> {
         },
         start,
         last_sign: start,
+        starved: Starved::new(child.id()),
+        starved_before: Duration::ZERO,
         over: None,
         lines: Lines::default(),
         raw: terminal.is_some(),
