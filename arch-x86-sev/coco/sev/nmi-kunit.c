@@ -16,6 +16,7 @@
 #include <linux/delay.h>
 #include <linux/io.h>
 #include <linux/kthread.h>
+#include <linux/nmi.h>
 #include <linux/sched.h>
 #include <linux/smp.h>
 
@@ -24,7 +25,6 @@
 #include <asm/hpet.h>
 #include <asm/i8259.h>
 #include <asm/msr.h>
-#include <asm/nmi.h>
 
 #define ROUNDS 500
 

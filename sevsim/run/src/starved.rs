@@ -92,7 +92,10 @@ mod tests {
 
     #[test]
     fn schedstat_is_read() {
-        assert_eq!(wait("616833 1045388 2\n"), Some(Duration::from_nanos(1_045_388)));
+        assert_eq!(
+            wait("616833 1045388 2\n"),
+            Some(Duration::from_nanos(1_045_388))
+        );
         assert_eq!(wait(""), None);
         assert_eq!(wait("1 x 2"), None);
         assert!(waits(Path::new("/no/such/folder")).is_empty());
@@ -101,7 +104,10 @@ mod tests {
 
     #[test]
     fn a_process_that_sleeps_is_not_starved() {
-        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
         let mut starved = Starved::new(child.id());
         std::thread::sleep(PERIOD + Duration::from_millis(100));
         starved.total();

@@ -57,7 +57,7 @@ impl Shape {
 }
 
 fn slot(table: u64, shift: u32) -> u64 {
-    table + (ADDRESS >> shift & 0x1ff) * 8
+    table + ((ADDRESS >> shift) & 0x1ff) * 8
 }
 
 impl Tables {
@@ -145,21 +145,21 @@ fn what_cannot_be_read_contradicts_nothing() {
 #[test]
 fn a_c_bit_in_cr3_is_enough() {
     assert!(contradicts(
-        TABLES | 1 << 51,
+        TABLES | (1 << 51),
         false,
         1 << 47,
         ADDRESS,
         |_| None
     ));
     assert!(contradicts(
-        TABLES | 1 << 47,
+        TABLES | (1 << 47),
         false,
         1 << 51,
         ADDRESS,
         |_| None
     ));
     assert!(!contradicts(
-        TABLES | 1 << 51,
+        TABLES | (1 << 51),
         false,
         1 << 51,
         ADDRESS,

@@ -43,7 +43,7 @@ pub(crate) fn contradicts(
         }
 
         let index = address.wrapping_shr(shift) & 0x1ff;
-        let entry = match read(table | index << 3) {
+        let entry = match read(table | (index << 3)) {
             Some(entry) if entry & PRESENT != 0 => entry,
             _ => return false,
         };

@@ -156,7 +156,7 @@ impl Vcpu {
         let sweep = SWEEP.lock();
         let counts = sweep.counts();
         match offset {
-            PLAN => sweep.status() as u32 | counts.skipped.min(0xff_ffff) << 8,
+            PLAN => sweep.status() as u32 | (counts.skipped.min(0xff_ffff) << 8),
             BOUNDARIES => counts.boundaries,
             NMIS => vm.nmi_counts(self.index).0 as u32,
             MERGED => vm.nmi_counts(self.index).1 as u32,
