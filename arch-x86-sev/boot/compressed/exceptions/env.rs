@@ -168,8 +168,8 @@ impl Env for BootEnv {
     }
 
     fn xss(&mut self) -> Option<u64> {
-        // SAFETY: The MSR exists where shadow stacks do. Neither call has the GHCB in use, so that
-        // both may raise #VC.
+        // SAFETY: The MSR exists where shadow stacks do. The GHCB is not in use, so the first call
+        // may raise #VC. If the MSR is intercepted the guest ends, see `handles()`.
         unsafe { c::has_cpuflag(c::FEATURE_SHSTK).then(|| cpu::rdmsr(MSR_XSS)) }
     }
 

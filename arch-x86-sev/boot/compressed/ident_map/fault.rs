@@ -16,8 +16,8 @@ use super::{
         Report, //
     },
     grow::grow,
-    paging::Error, //
-    probe,
+    paging::Error,
+    probe, //
 };
 
 /// Bits of an error code that an access to unmapped memory may have: it writes, it fetches an

@@ -24,7 +24,10 @@ use super::{
         Paging, //
     },
     probe,
-    report::fatal,
+    report::{
+        stop,
+        Status, //
+    },
     state, //
 };
 
@@ -74,8 +77,9 @@ unsafe extern "C" fn initialize_identity_maps(boot_params: *const c_void) {
         encryption,
     };
 
-    // With new page tables in use, it would be too late to say anything.
-    if encryption != 0
+    // With new page tables in use, it would be too late. There is no console yet either: an SEV-ES
+    // guest can ask to be ended, another one would hang here, and shuts down with the new tables.
+    if Status::get().es()
         && contradicts(
             cpu::cr3(),
             paging.five_levels,
@@ -84,7 +88,7 @@ unsafe extern "C" fn initialize_identity_maps(boot_params: *const c_void) {
             probe::read,
         )
     {
-        fatal(c"The position of the C-bit is wrong");
+        stop();
     }
 
     let start = addr_of!(c::_pgtable) as u64;

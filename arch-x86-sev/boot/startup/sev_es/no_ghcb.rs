@@ -38,6 +38,9 @@ use super::{
 const OPCODE_CPUID: u16 = 0xa20f;
 /// The leaf about memory encryption; bits 5:0 of EBX are the position of the C-bit.
 const LEAF_ENCRYPTION: u32 = 0x8000_001f;
+/// The SEV_STATUS MSR, and its bit for SEV-SNP (APM vol. 2, 15.34.10).
+const MSR_SEV_STATUS: u32 = 0xc001_0131;
+const STATUS_SNP: u64 = 1 << 2;
 /// Result of `snp_cpuid()`: there is no table.
 const EOPNOTSUPP: i32 = 95;
 
@@ -139,8 +142,16 @@ fn c_bit_is_possible(leaf: &CpuidLeaf) -> bool {
     // The stack, which is private memory.
     let address = addr_of!(*leaf) as u64;
 
-    leaf.function != LEAF_ENCRYPTION
-        || !c_bit::contradicts(cpu::cr3(), five_levels, mask, address, page_table_entry)
+    !c_bit::contradicts(cpu::cr3(), five_levels, mask, address, page_table_entry)
+}
+
+/// Whether the guest takes the position of the C-bit from this answer. An SEV-SNP guest asks the
+/// hypervisor as well, before it has found the CPUID table, but takes the position from the table.
+#[inline(always)]
+fn tells_c_bit(leaf: &CpuidLeaf, from_table: bool) -> bool {
+    leaf.function == LEAF_ENCRYPTION
+        // SAFETY: There was a #VC, so the processor has the MSR. Reading it is not intercepted.
+        && (from_table || unsafe { cpu::rdmsr(MSR_SEV_STATUS) } & STATUS_SNP == 0)
 }
 
 /// Emulates CPUID.
@@ -169,11 +180,15 @@ unsafe fn handle(regs: &mut Regs, exit_code: u64) -> Result {
     };
 
     // SAFETY: The callback does without a context.
-    if !unsafe { lookup(ask_by_msr, null_mut(), &mut leaf) }? {
+    let from_table = unsafe { lookup(ask_by_msr, null_mut(), &mut leaf) }?;
+
+    if !from_table {
         msr_protocol::cpuid(&mut GhcbMsr, &mut leaf)?;
     }
     // What follows decides whether memory is encrypted, and how.
-    if !msr_protocol::cpuid_admits_sev(&leaf) || !c_bit_is_possible(&leaf) {
+    if !msr_protocol::cpuid_admits_sev(&leaf)
+        || (tells_c_bit(&leaf, from_table) && !c_bit_is_possible(&leaf))
+    {
         return Err(Error::Vmm);
     }
 
