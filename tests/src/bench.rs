@@ -164,6 +164,11 @@ pub fn instructions(places: &Places) -> bool {
     told(cost::print(places).and_then(|()| decompressor::print(places)))
 }
 
+/// Prints the table of processor times only.
+pub fn times(places: &Places, pairs: usize) -> bool {
+    told(times::print(places, pairs))
+}
+
 fn told(result: Result<(), String>) -> bool {
     match result {
         Ok(()) => true,

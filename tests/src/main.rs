@@ -116,6 +116,9 @@ enum Part {
         /// Only the tables of guest instructions
         #[arg(long)]
         instructions: bool,
+        /// Only the table of processor times
+        #[arg(long, conflicts_with = "instructions")]
+        times: bool,
     },
 }
 
@@ -167,6 +170,9 @@ fn main() -> ExitCode {
         Part::Bench {
             instructions: true, ..
         } => bench::instructions(&places),
+        Part::Bench {
+            times: true, pairs, ..
+        } => bench::times(&places, pairs),
         Part::Bench { pairs, .. } => bench::run(&places, pairs),
     };
     if good {
