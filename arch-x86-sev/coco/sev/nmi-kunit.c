@@ -15,6 +15,7 @@
 #include <linux/cpumask.h>
 #include <linux/delay.h>
 #include <linux/io.h>
+#include <linux/jiffies.h>
 #include <linux/kthread.h>
 #include <linux/nmi.h>
 #include <linux/sched.h>
@@ -191,8 +192,9 @@ static int send_nmis(void *unused)
 /* Another CPU sends NMIs, so that they come anywhere in the exits. */
 static void nmi_from_another_cpu(struct kunit *test)
 {
-	unsigned int other, round, wrong = 0;
+	unsigned int other, wrong = 0;
 	struct task_struct *sender;
+	unsigned long end;
 
 	other = cpumask_any_but(cpu_online_mask, state.cpu);
 	if (other >= nr_cpu_ids)
@@ -203,13 +205,16 @@ static void nmi_from_another_cpu(struct kunit *test)
 	wake_up_process(sender);
 
 	/* Until there were enough, but not for ever. */
-	for (round = 0; round < 100 * ROUNDS && READ_ONCE(state.handled) < ROUNDS; round++) {
+	end = jiffies + 10 * HZ;
+	while (READ_ONCE(state.handled) < ROUNDS && time_before(jiffies, end)) {
 		wrong += results_wrong();
 		cond_resched();
 	}
 	kthread_stop(sender);
 	/* The last one may still be under way. */
-	msleep(20);
+	end = jiffies + HZ;
+	while (atomic_read(&state.due) && time_before(jiffies, end))
+		msleep(20);
 
 	KUNIT_EXPECT_GE(test, state.handled, ROUNDS);
 	KUNIT_EXPECT_EQ(test, 0, state.wrong);

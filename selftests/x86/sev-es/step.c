@@ -131,6 +131,9 @@ static void step_into_rep(const char *what, uint8_t opcode, int moves)
 		      what, (int)((ins ? out.regs.rdi : out.regs.rsi) - BOX_DATA));
 		if (ins)
 			expect_marks(3 - left, 16);
+		/* QEMU without KVM comes back to find RCX 0; the emulation of a #VC must not. */
+		if (!guest_is_sev_es && !left && out.regs.rip == box.code)
+			skip("this processor stops once more after the last iteration");
 		CHECK(out.regs.rip == box.code + (left ? 0 : sizeof(code)),
 		      "%s: RIP is off by %lld with %d to go", what,
 		      (long long)(out.regs.rip - box.code), left);
