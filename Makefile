@@ -21,7 +21,7 @@ export $(own-variables)
 
 test-parts := test-scripts test-unit test-build test-check test-boot test-early test-nmi \
 	      test-nmi-short test-selftests test-tools test-configs test-launch \
-	      test-decode test-hostile
+	      test-decode test-hostile test-docs
 own-goals := help kernel kernel-rust kernel-c kernel-help tree toolchain sevsim boot \
 	     test $(test-parts) bench check fuzz series series-check clean mrproper distclean
 
@@ -158,6 +158,8 @@ help:
 #H       CONFIGS='gcc ...'           only these
 #H   make test-decode the protocol core's instruction decoder against two others, on all encodings,
 #H                    and its emulation against Unicorn's (some minutes)
+#H   make test-docs   kernel-doc and sphinx (htmldocs) have nothing to say about the files of the series
+#H                    (python3-sphinx is installed into the Debian root)
 #H   make fuzz        the decoder, and all exits under a hostile hypervisor, by libFuzzer, with
 #H       FUZZ_TIME=60                seconds for each
 #H   make bench       C and Rust side by side: size, instructions per exit, the decompressor,
