@@ -3,14 +3,8 @@
  * bytes.c - where the bytes of an instruction that exits can lie, and how the kernel reads them.
  */
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/io.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
-#include <sys/time.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "check.h"
 #include "io.h"
@@ -128,81 +122,10 @@ static void cpuid_at_end_of_user_space(void)
 	box_close(&box);
 }
 
-/*
- * Code that can be executed and not read: with protection keys such a mapping is what it says, and
- * the kernel, too, cannot just read it.
- */
-static void cpuid_execute_only(void)
-{
-	/* push rbx; xor eax, eax; xor ecx, ecx; cpuid; pop rbx; ret */
-	static const uint8_t code[] = { 0x53, 0x31, 0xc0, 0x31, 0xc9, 0x0f, 0xa2, 0x5b, 0xc3 };
-	bool keys = cpuid(7, 0).c & 1 << 4;
-	struct leaf want = cpuid(0, 0);
-	uint32_t (*run)(void);
-	uint8_t *area;
-
-	area = mmap(NULL, BOX_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	CHECK(area != MAP_FAILED, "mmap");
-	memcpy(area + BOX_PAGE - sizeof(code), code, sizeof(code));
-	CHECK(!mprotect(area, BOX_PAGE, PROT_EXEC), "mprotect: %s", strerror(errno));
-	note("protection keys are %sin use", keys ? "" : "not ");
-	run = (uint32_t (*)(void))(area + BOX_PAGE - sizeof(code));
-	/* The frame of the tests ends a process that comes no further. */
-	alarm(4);
-	for (int i = 0; i < 10; i++)
-		CHECK(run() == want.a, "leaf 0 gives something else");
-	alarm(0);
-}
-
-static siginfo_t denied;
-
-static void on_denied(int sig, siginfo_t *info, void *context)
-{
-	(void)sig;
-	(void)context;
-	denied = *info;
-	_exit(info->si_code == SEGV_PKUERR ? 0 : 1);
-}
-
-/* INS and OUTS respect the keys as any access to memory does. */
-static void string_protection_key(void)
-{
-	struct sigaction action = { .sa_sigaction = on_denied, .sa_flags = SA_SIGINFO };
-	int key = syscall(SYS_pkey_alloc, 0, 1);	/* no access */
-	int status;
-	void *page;
-
-	if (key < 0)
-		skip("no protection keys");
-	if (ioperm(SCRATCH, 1, 1))
-		skip("no ioperm()");
-	page = mmap(NULL, BOX_PAGE, PROT_READ | PROT_WRITE,
-		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-	CHECK(!syscall(SYS_pkey_mprotect, page, BOX_PAGE, PROT_READ | PROT_WRITE, key),
-	      "pkey_mprotect: %s", strerror(errno));
-	sigaction(SIGSEGV, &action, NULL);
-	for (int i = 0; i < 2; i++) {
-		pid_t pid = fork();
-
-		if (!pid) {
-			alarm(4);
-			if (i)
-				asm volatile("outsb" : : "S" (page), "d" (SCRATCH) : "memory");
-			else
-				asm volatile("insb" : : "D" (page), "d" (SCRATCH) : "memory");
-			_exit(2);
-		}
-		CHECK(waitpid(pid, &status, 0) == pid && status == 0, "%s: status %#x",
-		      i ? "outsb" : "insb", status);
-	}
-}
-
 const struct test bytes_tests[] = {
 	{ "insn_in_two_pages", insn_in_two_pages },
 	{ "cpuid_at_page_end", cpuid_at_page_end },
 	{ "cpuid_before_absent_page", cpuid_before_absent_page },
 	{ "cpuid_at_end_of_user_space", cpuid_at_end_of_user_space },
-	{ "cpuid_execute_only", cpuid_execute_only },
-	{ "string_protection_key", string_protection_key },
 	{ }
 };

@@ -82,7 +82,8 @@ static inline uint64_t rdtscp(uint32_t *aux)
 
 extern const struct test cpuid_tests[], tsc_tests[], port_tests[], string_tests[],
 			 string_fault_tests[], segment_tests[], compat_tests[], bytes_tests[],
-			 privileged_tests[], trap_tests[], step_tests[], hypercall_tests[],
-			 hostile_tests[], kernel_tests[], stress_tests[], log_tests[];
+			 pkey_tests[], privileged_tests[], trap_tests[], step_tests[],
+			 hypercall_tests[], hostile_tests[], kernel_tests[], stress_tests[],
+			 log_tests[];
 
 #endif

@@ -23,8 +23,8 @@ enum { ENDED_PASS = 0, ENDED_FAIL = 77, ENDED_SKIP = 78 };
 
 static const struct test *const groups[] = {
 	cpuid_tests, tsc_tests, port_tests, string_tests, string_fault_tests, segment_tests,
-	compat_tests, bytes_tests, privileged_tests, trap_tests, step_tests, hypercall_tests,
-	hostile_tests, kernel_tests, stress_tests, log_tests,
+	compat_tests, bytes_tests, pkey_tests, privileged_tests, trap_tests, step_tests,
+	hypercall_tests, hostile_tests, kernel_tests, stress_tests, log_tests,
 };
 
 /* Shared with the tests' processes. */

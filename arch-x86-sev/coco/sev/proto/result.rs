@@ -106,6 +106,8 @@ pub(crate) const PF_WRITE: u32 = 1 << 1;
 pub(crate) const PF_USER: u32 = 1 << 2;
 /// Page-fault error code: the access was an instruction fetch.
 pub(crate) const PF_FETCH: u32 = 1 << 4;
+/// Page-fault error code: the page's protection key forbids the access.
+pub(crate) const PF_KEY: u32 = 1 << 5;
 
 impl Fault {
     /// #GP with error code 0.

@@ -194,7 +194,7 @@ impl Env for KernelEnv {
         let regs = self.regs();
 
         if regs.user_mode() && reaches_kernel(address, width) {
-            return Err(memory::page_fault(regs, address, Access::Read, false));
+            return Err(memory::page_fault(regs, address, Access::Read, 0));
         }
         memory::get(address, width)
             .map_err(|()| memory::access_fault(regs, address, width.bytes(), Access::Read))
@@ -204,7 +204,7 @@ impl Env for KernelEnv {
         let regs = self.regs();
 
         if regs.user_mode() && reaches_kernel(address, width) {
-            return Err(memory::page_fault(regs, address, Access::Write, false));
+            return Err(memory::page_fault(regs, address, Access::Write, 0));
         }
         // SAFETY: User code writes to user addresses; and kernel code, which is trusted, would have
         // written there itself.

@@ -188,7 +188,7 @@ mod tests {
             assert!(mapping.is_ok_and(|mapping| mapping.gpa == gpa));
             assert_eq!(
                 memory::translate(&regs, UNMAPPED, access).err(),
-                Some(memory::page_fault(&regs, UNMAPPED, access, false))
+                Some(memory::page_fault(&regs, UNMAPPED, access, 0))
             );
         }
         assert!(memory::translate(&regs, read_only(), Access::Read).is_ok());
@@ -211,10 +211,10 @@ mod tests {
         // User code faults on memory of the kernel, which is there.
         assert_eq!(
             memory::access_fault(&user, writable(), 8, Access::Read),
-            memory::page_fault(&user, writable(), Access::Read, true)
+            memory::page_fault(&user, writable(), Access::Read, PF_PRESENT)
         );
         assert_eq!(
-            memory::page_fault(&kernel, 1, Access::Write, true),
+            memory::page_fault(&kernel, 1, Access::Write, PF_PRESENT),
             fault(1, PF_PRESENT | PF_WRITE)
         );
         assert!(memory::probe(&kernel, writable(), Access::Write).is_ok());

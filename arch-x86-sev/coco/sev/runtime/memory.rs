@@ -9,6 +9,12 @@ use kernel::bindings;
 
 use crate::cpu;
 use crate::proto::{
+    result::{
+        PF_KEY,
+        PF_PRESENT,
+        PF_USER,
+        PF_WRITE, //
+    },
     Access,
     Error,
     Fault,
@@ -93,12 +99,42 @@ impl Leaf {
         (gpa, self.entry & c_bit != 0)
     }
 
-    /// True if the interrupted context may access the page.
-    fn allows(&self, regs: &Regs, access: Access) -> bool {
+    /// What keeps the interrupted context from accessing the page, as in the error code of a page
+    /// fault; 0 if nothing does.
+    fn denial(&self, regs: &Regs, access: Access) -> u32 {
         let user_ok = !regs.user_mode() || self.permissions & PTE_USER != 0;
         let write_ok = access == Access::Read || self.permissions & PTE_WRITABLE != 0;
+        let key_ok = self.permissions & PTE_USER == 0 || self.key_allows(access);
 
-        user_ok && write_ok
+        match (user_ok && write_ok, key_ok) {
+            (true, true) => 0,
+            (false, true) => PF_PRESENT,
+            (_, false) => PF_PRESENT | PF_KEY,
+        }
+    }
+
+    /// The page fault for an access of the interrupted context that something denies.
+    fn check(&self, regs: &Regs, address: u64, access: Access) -> Result {
+        match self.denial(regs, access) {
+            0 => Ok(()),
+            denial => Err(page_fault(regs, address, access, denial)),
+        }
+    }
+
+    /// True if the protection key of a user page allows the access: to user space, and to the
+    /// kernel, whose writes heed it, too, as CR0.WP is set.
+    #[inline(never)]
+    fn key_allows(&self, access: Access) -> bool {
+        /// In PKRU, two bits for each key.
+        const NO_ACCESS: u32 = 1;
+        const NO_WRITE: u32 = 2;
+        let key = self.entry >> bindings::_PAGE_BIT_PKEY_BIT0 & 15;
+        let denied = match access {
+            Access::Read => NO_ACCESS,
+            Access::Write => NO_ACCESS | NO_WRITE,
+        };
+
+        cpu::pkru().is_none_or(|pkru| pkru >> (2 * key) & denied == 0)
     }
 
     /// True if `address` is mapped to memory, private or shared, and not to a device.
@@ -156,30 +192,22 @@ fn lookup(address: u64) -> Option<Leaf> {
 /// If the page is accessible after all, it is as good as absent: the page fault handler finds
 /// nothing to do, and the instruction runs again.
 pub(crate) fn access_fault(regs: &Regs, address: u64, len: u64, access: Access) -> Error {
-    let allows = |address| lookup(address).map(|leaf| leaf.allows(regs, access));
+    let denial = |address| lookup(address).map(|leaf| leaf.denial(regs, access));
     let mut address = address;
-    let mut allowed = allows(address);
+    let mut denied = denial(address);
 
-    if allowed == Some(true) && bytes_in_page(address) < len {
+    if denied == Some(0) && bytes_in_page(address) < len {
         address = address.wrapping_add(bytes_in_page(address));
-        allowed = allows(address);
+        denied = denial(address);
     }
-    page_fault(regs, address, access, allowed == Some(false))
+    page_fault(regs, address, access, denied.unwrap_or(0))
 }
 
-/// A page fault for the interrupted context.
-pub(crate) fn page_fault(regs: &Regs, address: u64, access: Access, present: bool) -> Error {
-    use crate::proto::result::{
-        PF_PRESENT,
-        PF_USER,
-        PF_WRITE, //
-    };
+/// A page fault for the interrupted context. `denial` is what [`Leaf::denial`] says, 0 if nothing
+/// is mapped.
+pub(crate) fn page_fault(regs: &Regs, address: u64, access: Access, denial: u32) -> Error {
+    let mut code = denial;
 
-    let mut code = 0;
-
-    if present {
-        code |= PF_PRESENT;
-    }
     if access == Access::Write {
         code |= PF_WRITE;
     }
@@ -197,10 +225,9 @@ pub(crate) fn probe(regs: &Regs, address: u64, access: Access) -> Result {
     if access == Access::Write {
         let reachable = !regs.user_mode() || !is_kernel_address(address);
 
-        if !reachable || !leaf.as_ref().is_some_and(|leaf| leaf.allows(regs, access)) {
-            let present = reachable && leaf.is_some();
-
-            return Err(page_fault(regs, address, access, present));
+        match &leaf {
+            Some(leaf) if reachable => leaf.check(regs, address, access)?,
+            _ => return Err(page_fault(regs, address, access, 0)),
         }
     }
     match leaf {
@@ -211,14 +238,13 @@ pub(crate) fn probe(regs: &Regs, address: u64, access: Access) -> Result {
 
 /// Finds out where an address of the kernel leads.
 pub(crate) fn translate(regs: &Regs, address: u64, access: Access) -> Result<Mapping> {
-    match lookup(address) {
-        Some(leaf) if leaf.allows(regs, access) => {
-            let (gpa, encrypted) = leaf.translate(address);
+    let leaf = lookup(address).ok_or_else(|| page_fault(regs, address, access, 0))?;
 
-            Ok(Mapping { gpa, encrypted })
-        }
-        leaf => Err(page_fault(regs, address, access, leaf.is_some())),
-    }
+    leaf.check(regs, address, access)?;
+
+    let (gpa, encrypted) = leaf.translate(address);
+
+    Ok(Mapping { gpa, encrypted })
 }
 
 /// True if there is memory: the firmware's map says so, or it was added since.
