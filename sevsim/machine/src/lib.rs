@@ -18,6 +18,7 @@ pub mod exit;
 pub mod firmware;
 pub mod in_use;
 pub mod insn;
+pub mod isolation;
 pub mod launch;
 pub mod layout;
 pub mod linear;
