@@ -5,7 +5,7 @@
 //! structure serves all vCPUs and is written once, when the guest registers its address.
 
 use crate::atomic::Word;
-use crate::platform::{NotRam, Platform};
+use crate::platform::{NotRam, Platform, Use};
 
 const NANOSECONDS: u64 = 1_000_000_000;
 
@@ -109,6 +109,7 @@ impl Clock {
 /// Writes a structure that begins with a version: odd while it changes, and increased.
 fn write_versioned<P: Platform>(platform: &P, gpa: u64, info: &[u8]) -> Result<(), NotRam> {
     let mut version = [0; 4];
+    platform.name(Use::Exit, gpa, info.len() as u64);
     platform.read_shared(gpa, &mut version)?;
     let old = u32::from_le_bytes(version);
     // First write: the guest's memory may hold an odd number.

@@ -123,7 +123,8 @@ pub struct Leak {
     pub bits: u64,
 }
 
-/// What the hypervisor knows of a vCPU's GHCB.
+/// What the hypervisor knows of a vCPU's GHCB. In pages of its own, as `vcpu::Own`.
+#[repr(align(4096))]
 pub struct Seen {
     gpa: Word,
     now: [Word; WORDS],

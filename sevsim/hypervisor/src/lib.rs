@@ -65,8 +65,10 @@ pub use dev::acpi;
 pub use hostile::event::Event as HostileEvent;
 pub use hostile::Plan;
 pub use lies::{Lies, Stage, What};
-pub use options::{Apic, Entry, Intercept, LeakCheck, OptionError, Options, Place, MAX_VCPUS};
+pub use options::{
+    Apic, Entry, Intercept, Isolation, LeakCheck, OptionError, Options, Place, Touch, MAX_VCPUS,
+};
 pub use outcome::{Next, SetupError, Stop};
-pub use platform::{Blob, MsrFault, NotRam, Platform};
+pub use platform::{Blob, MsrFault, NotRam, Platform, Use};
 pub use registers::ShownRegisters;
 pub use vm::Vm;

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use std::vec::Vec;
 
 use crate::atomic::Word;
-use crate::platform::{Blob, MsrFault, NotRam, Platform};
+use crate::platform::{Blob, MsrFault, NotRam, Platform, Use};
 
 /// 64 KiB of RAM at 0 stand for all of it.
 pub const LOW: u64 = 0x1_0000;
@@ -20,6 +20,8 @@ pub struct Mock {
     pub memory: Mutex<Vec<u8>>,
     /// Each write to memory, in order.
     pub writes: Mutex<Vec<(u64, Vec<u8>)>>,
+    /// What the exit in hand named: the first one is its GHCB. Anything else must not be touched.
+    pub named: Mutex<Vec<(u64, u64)>>,
     /// Each read of memory, in order.
     pub reads: Mutex<Vec<(u64, usize)>>,
     /// The value that a port gives and that was last written to it.
@@ -61,6 +63,7 @@ impl Mock {
             ram: (LOW, 0),
             memory: Mutex::new(vec![0; LOW as usize]),
             writes: Mutex::default(),
+            named: Mutex::default(),
             reads: Mutex::default(),
             // A keyboard controller and port 0x92, as most boards have.
             ports: Mutex::new(BTreeMap::from([(0x64, 0x1c), (0x92, 0)])),
@@ -116,6 +119,14 @@ impl Mock {
         self.cmos.lock().unwrap().extend(cells.iter().copied());
     }
 
+    /// Fails the test if an access to memory was not named.
+    fn check_named(&self, gpa: u64, len: usize) {
+        let end = gpa.saturating_add(len as u64);
+        let inside = |(from, len): &(u64, u64)| *from <= gpa && end <= from.saturating_add(*len);
+        let named = self.named.lock().unwrap();
+        assert!(named.iter().any(inside), "{gpa:#x}+{len:#x} was not named");
+    }
+
     /// Reads memory unrecorded.
     pub fn peek(&self, gpa: u64, len: usize) -> Vec<u8> {
         self.memory.lock().unwrap()[gpa as usize..][..len].to_vec()
@@ -156,7 +167,16 @@ impl Platform for Mock {
         self.ram
     }
 
+    fn name(&self, what: Use, gpa: u64, len: u64) {
+        let mut named = self.named.lock().unwrap();
+        if what == Use::Ghcb {
+            named.clear();
+        }
+        named.push((gpa, len));
+    }
+
     fn read_shared(&self, gpa: u64, buf: &mut [u8]) -> Result<(), NotRam> {
+        self.check_named(gpa, buf.len());
         self.reads.lock().unwrap().push((gpa, buf.len()));
         let memory = self.memory.lock().unwrap();
         let at = usize::try_from(gpa).map_err(|_| NotRam)?;
@@ -166,6 +186,7 @@ impl Platform for Mock {
     }
 
     fn write_shared(&self, gpa: u64, buf: &[u8]) -> Result<(), NotRam> {
+        self.check_named(gpa, buf.len());
         let mut memory = self.memory.lock().unwrap();
         let at = usize::try_from(gpa).map_err(|_| NotRam)?;
         let end = at.checked_add(buf.len()).ok_or(NotRam)?;

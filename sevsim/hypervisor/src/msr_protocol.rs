@@ -46,7 +46,7 @@ pub fn ap_reset_hold_response(sipi: bool) -> u64 {
 impl<P: Platform> Vm<P> {
     /// Handles a request by the MSR protocol: the MSR's new value and what to do.
     pub(crate) fn msr_request(&self, vcpu: &Vcpu, msr: u64, cr4: u64) -> (u64, Next) {
-        vcpu.stats.msr_protocol.add(1);
+        vcpu.own.stats.msr_protocol.add(1);
         let version2 = self.options().ghcb >= 2;
         let reply = match msr & INFO_MASK {
             SEV_INFO_REQUEST => match self.lies().versions(vcpu.stage()) {

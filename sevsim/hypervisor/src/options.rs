@@ -42,6 +42,35 @@ pub enum LeakCheck {
     On,
 }
 
+/// Whether exits are handled in an address space of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// No: everything is mapped all the time.
+    Off,
+    /// Yes; a fault inside ends the run.
+    On,
+    /// Yes; a fault inside is reported, and the exit goes on in the full address space.
+    Report,
+}
+
+/// What the first exit that has a GHCB touches on purpose though it is not mapped, to show what
+/// becomes of such a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Touch {
+    /// Private memory of the guest.
+    Private,
+    /// Where the processor has just reached private memory.
+    Window,
+    /// Another vCPU's part.
+    Sibling,
+    /// Shared memory that the exit did not name.
+    Shared,
+    /// What belongs to the host as a whole.
+    Host,
+    /// A write to the hypervisor's code.
+    Code,
+}
+
 /// How the guest starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entry {
@@ -104,6 +133,11 @@ pub struct Options {
     pub hostile: Option<Plan>,
     /// `leak-check`: whether the GHCB is searched for leaks (`on`, `report` or `off`).
     pub leak_check: LeakCheck,
+    /// `asi`: address space isolation (`on`, `report` or `off`).
+    pub isolation: Isolation,
+    /// `asi-touch`: a fault on purpose (`private`, `window`, `sibling`, `shared`,
+    /// `host` or `code`).
+    pub touch: Option<Touch>,
 }
 
 impl Default for Options {
@@ -126,6 +160,8 @@ impl Default for Options {
             lies: [None; MAX_LIES],
             hostile: None,
             leak_check: LeakCheck::Off,
+            isolation: Isolation::Off,
+            touch: None,
         }
     }
 }
@@ -146,6 +182,13 @@ pub enum OptionError<'a> {
         /// What is accepted.
         expected: &'static str,
     },
+    /// An option that makes no sense without another one.
+    Needs {
+        /// The option's name.
+        key: &'static str,
+        /// What has to be there.
+        what: &'static str,
+    },
 }
 
 impl fmt::Display for OptionError<'_> {
@@ -158,7 +201,8 @@ impl fmt::Display for OptionError<'_> {
                 f,
                 "unknown option `{key}`; known are mem, vcpus, cbit, ghcb, apic, intercept, \
                  reduction, monitor, nmi-test, nmi-between, entry, kernel-at, params-at, \
-                 cmdline-at, initrd-at, rsdp-at, tsc, smm, lie, hostile and leak-check"
+                 cmdline-at, initrd-at, rsdp-at, tsc, smm, lie, hostile, leak-check, asi and \
+                 asi-touch"
             ),
             Self::BadValue {
                 key,
@@ -167,6 +211,7 @@ impl fmt::Display for OptionError<'_> {
             } => {
                 write!(f, "option {key}={value}: expected {expected}")
             }
+            Self::Needs { key, what } => write!(f, "option {key} needs {what}"),
         }
     }
 }
@@ -195,7 +240,21 @@ impl Options {
                     expected,
                 })?;
         }
+        options.check_touch()?;
         Ok(options)
+    }
+
+    /// A fault on purpose needs what it is to show.
+    fn check_touch(&self) -> Result<(), OptionError<'static>> {
+        let what = match self.touch {
+            Some(_) if self.isolation == Isolation::Off => "asi=on or asi=report",
+            Some(Touch::Sibling) if self.vcpus == 1 => "vcpus=2 or more to touch a sibling",
+            _ => return Ok(()),
+        };
+        Err(OptionError::Needs {
+            key: "asi-touch",
+            what,
+        })
     }
 
     /// Sets one option; `None` for an unknown key, an inner error says what would be accepted.
@@ -288,6 +347,25 @@ impl Options {
             }
             .map(|check| self.leak_check = check)
             .ok_or("on, report or off"),
+            "asi" => match value {
+                "on" => Some(Isolation::On),
+                "report" => Some(Isolation::Report),
+                "off" => Some(Isolation::Off),
+                _ => None,
+            }
+            .map(|isolation| self.isolation = isolation)
+            .ok_or("on, report or off"),
+            "asi-touch" => match value {
+                "private" => Some(Touch::Private),
+                "window" => Some(Touch::Window),
+                "sibling" => Some(Touch::Sibling),
+                "shared" => Some(Touch::Shared),
+                "host" => Some(Touch::Host),
+                "code" => Some(Touch::Code),
+                _ => None,
+            }
+            .map(|touch| self.touch = Some(touch))
+            .ok_or("private, window, sibling, shared, host or code"),
             _ => return None,
         };
         Some(result)
@@ -329,7 +407,7 @@ mod tests {
                     monitor=on nmi-test=on nmi-between=0x10,0xffffffff81000000 tsc=guest \
                     entry=raw kernel-at=0x1000000 params-at=0x2000 cmdline-at=0x3000 \
                     initrd-at=0x140000000 rsdp-at=0x5000 lie=any:late-fault \
-                    lie=stage2:vc:0x7c hostile=5:10 leak-check=on";
+                    lie=stage2:vc:0x7c hostile=5:10 leak-check=on asi=report asi-touch=sibling";
         let want = Options {
             mem_mib: 1024,
             vcpus: 8,
@@ -358,6 +436,8 @@ mod tests {
             ],
             hostile: Plan::parse("5:10"),
             leak_check: LeakCheck::On,
+            isolation: Isolation::Report,
+            touch: Some(Touch::Sibling),
         };
         assert_eq!(Options::parse(text), Ok(want));
     }
@@ -398,6 +478,9 @@ mod tests {
             "lie=any:truth",
             "hostile=x",
             "leak-check=1",
+            "asi=1",
+            "asi=yes",
+            "asi=on asi-touch=all",
             "lie=any:vc:1 lie=any:vc:1 lie=any:vc:1 lie=any:vc:1 lie=any:vc:1",
         ] {
             assert!(
@@ -421,6 +504,17 @@ mod tests {
     fn words_of_the_launch_are_left_alone() {
         let text = "launch-tik=00 launch-policy=x mem=1024";
         assert_eq!(Options::parse(text).unwrap().mem_mib, 1024);
+    }
+
+    #[test]
+    fn a_fault_on_purpose_needs_isolation() {
+        let error = |text| Options::parse(text).unwrap_err().to_string();
+        let want = "option asi-touch needs asi=on or asi=report";
+        assert_eq!(error("asi-touch=private"), want);
+        assert_eq!(error("asi=off asi-touch=private"), want);
+        assert!(error("asi=on asi-touch=sibling").contains("vcpus=2"));
+        assert!(Options::parse("asi-touch=sibling vcpus=2 asi=on").is_ok());
+        assert!(Options::parse("asi=report asi-touch=private").is_ok());
     }
 
     #[test]

@@ -35,6 +35,15 @@ pub enum Blob {
     CommandLine,
 }
 
+/// What named shared memory is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// The GHCB: this exit's, and the next one's if it names the same.
+    Ghcb,
+    /// This exit.
+    Exit,
+}
+
 /// The machine as the hypervisor sees it. Methods take `&self`: every vCPU calls in concurrently.
 ///
 /// "This CPU" is the one that runs the vCPU for which `Vm` was called. vCPU `n` always runs on the
@@ -45,6 +54,11 @@ pub trait Platform: Sync {
 
     /// Bytes of guest RAM below 4 GiB (from 0) and above (from 4 GiB).
     fn guest_ram(&self) -> (u64, u64);
+
+    /// Tells which shared memory the exit in hand is going to use, once its place was checked. The
+    /// machine may have nothing mapped but this (`machine::isolation`): whoever reads or writes
+    /// shared memory names it before.
+    fn name(&self, _use: Use, _gpa: u64, _len: u64) {}
 
     /// Copies from shared memory. GPAs carry no C-bit.
     fn read_shared(&self, gpa: u64, buf: &mut [u8]) -> Result<(), NotRam>;

@@ -42,8 +42,6 @@ pub struct Stats {
     pub mmio_bytes: Word,
     /// NMIs given out for injection.
     pub nmis: Word,
-    /// NMIs that merged with one that waited.
-    pub merged_nmis: Word,
 }
 
 impl Stats {

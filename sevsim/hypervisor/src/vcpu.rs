@@ -14,23 +14,32 @@ use crate::stats::Stats;
 /// DR7 after reset (APM volume 2, 14.1.3).
 const DR7_RESET: u64 = 0x400;
 
-/// One vCPU. On its own cache lines: others only touch it to send an IPI.
-#[repr(align(128))]
+/// One vCPU: what others touch to send it an IPI, and its own part.
+#[repr(C)]
 pub struct Vcpu {
     /// Index and APIC ID.
     pub index: usize,
     /// NMI window and pending NMIs.
     pub nmi: Nmi,
+    /// NMIs that merged with one that waited.
+    pub merged_nmis: Word,
     /// The local APIC's state that IPIs need.
     pub apic: ApicShadow,
+    /// INIT, SIPI and reset hold.
+    pub ap: Mutex<Ap>,
+    /// What no other vCPU touches while the VM runs.
+    pub own: Own,
+}
+
+/// A vCPU's own part, in pages of its own: address space isolation maps them for this vCPU alone.
+#[repr(align(4096))]
+pub struct Own {
     /// What the guest last wrote to DR7 by an exit.
     pub dr7: Word,
     /// The stage of the guest's boot, as an index of `Stage::ALL`.
     pub stage: Word,
     /// How many complaints were logged for this vCPU.
     pub complaints: Word,
-    /// INIT, SIPI and reset hold.
-    pub ap: Mutex<Ap>,
     /// Counts of exits.
     pub stats: Stats,
     /// Hostile acts.
@@ -61,19 +70,22 @@ impl Vcpu {
         Self {
             index,
             nmi: Nmi::default(),
+            merged_nmis: Word::default(),
             apic,
-            dr7: Word::new(DR7_RESET),
-            stage: Word::default(),
-            complaints: Word::default(),
             ap: Mutex::new(Ap::new(index == 0)),
-            stats: Stats::default(),
-            hostile: Hostile::default(),
-            msrs: Mutex::new(MsrFile::default()),
+            own: Own {
+                dr7: Word::new(DR7_RESET),
+                stage: Word::default(),
+                complaints: Word::default(),
+                stats: Stats::default(),
+                hostile: Hostile::default(),
+                msrs: Mutex::new(MsrFile::default()),
+            },
         }
     }
 
     /// The stage of the guest's boot.
     pub fn stage(&self) -> Stage {
-        Stage::ALL[self.stage.get() as usize]
+        Stage::ALL[self.own.stage.get() as usize]
     }
 }

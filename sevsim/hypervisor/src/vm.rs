@@ -2,6 +2,7 @@
 //! The interface that the exit loop calls: one VM, its vCPUs, and what to do after each exit.
 
 use core::fmt;
+use core::ops::Range;
 
 use crate::ap::{Hold, Wake};
 use crate::atomic::Word;
@@ -11,13 +12,13 @@ use crate::dev::cmos::Cmos;
 use crate::dev::fw_cfg::FwCfg;
 use crate::dev::ioapic::IoApic;
 use crate::dev::power::Power;
-use crate::ghcb::Ghcb;
-use crate::leak::Leaks;
+use crate::ghcb::{Ghcb, GHCB_LEN};
+use crate::leak::{Leaks, SEEN};
 use crate::lies::{Lies, Stage};
 use crate::msr_protocol;
 use crate::options::{LeakCheck, Options, MAX_VCPUS};
 use crate::outcome::{Next, SetupError};
-use crate::platform::Platform;
+use crate::platform::{Platform, Use};
 use crate::ram::Ram;
 use crate::registers;
 use crate::registers::ShownRegisters;
@@ -91,7 +92,7 @@ impl<P: Platform> Vm<P> {
 
     /// The guest's boot has come to a stage, as far as the machine can tell. Only lies care.
     pub fn enter_stage(&self, vcpu: usize, stage: Stage) {
-        self.vcpus[vcpu].stage.set(stage as u64);
+        self.vcpus[vcpu].own.stage.set(stage as u64);
     }
 
     /// What the GHCB MSR holds when a vCPU starts (GHCB specification 2.3.1: SEV_INFO response).
@@ -135,6 +136,7 @@ impl<P: Platform> Vm<P> {
         Some(match hold {
             Hold::Nae(gpa) => {
                 if sipi {
+                    self.platform.name(Use::Ghcb, gpa, GHCB_LEN);
                     Ghcb::amend(&self.platform, gpa, 1);
                 }
                 // The MSR holds the GHCB's address still.
@@ -154,7 +156,7 @@ impl<P: Platform> Vm<P> {
     pub fn nmi_arrived(&self, vcpu: usize) {
         let vcpu = &self.vcpus[vcpu];
         if !vcpu.nmi.arrive() {
-            vcpu.stats.merged_nmis.add(1);
+            vcpu.merged_nmis.add(1);
         }
     }
 
@@ -165,8 +167,8 @@ impl<P: Platform> Vm<P> {
 
     /// NMIs given out for injection, and those that merged with one that waited.
     pub fn nmi_counts(&self, vcpu: usize) -> (u64, u64) {
-        let stats = &self.vcpus[vcpu].stats;
-        (stats.nmis.get(), stats.merged_nmis.get())
+        let vcpu = &self.vcpus[vcpu];
+        (vcpu.own.stats.nmis.get(), vcpu.merged_nmis.get())
     }
 
     /// Begins or ends a storm of NMIs: bursts per second and vCPU in bits 15:0, further NMIs of
@@ -210,7 +212,7 @@ impl<P: Platform> Vm<P> {
         let vcpu = &self.vcpus[vcpu];
         let taken = vcpu.nmi.take();
         if taken {
-            vcpu.stats.nmis.add(1);
+            vcpu.own.stats.nmis.add(1);
         }
         taken
     }
@@ -223,7 +225,7 @@ impl<P: Platform> Vm<P> {
         }
         self.report_hostile();
         for vcpu in self.vcpus() {
-            let (index, stats) = (vcpu.index, &vcpu.stats);
+            let (index, stats) = (vcpu.index, &vcpu.own.stats);
             for (name, count) in stats.nonzero() {
                 self.platform.log(format_args!(
                     "report ghcb-exit vcpu={index} name={name} count={count}"
@@ -253,7 +255,7 @@ impl<P: Platform> Vm<P> {
         });
         if self.options.hostile.is_some() {
             for vcpu in self.vcpus() {
-                let (acts, steps) = vcpu.hostile.counts();
+                let (acts, steps) = vcpu.own.hostile.counts();
                 self.platform.log(format_args!(
                     "report hostile vcpu={} steps={steps} acts={acts}",
                     vcpu.index
@@ -299,6 +301,16 @@ impl<P: Platform> Vm<P> {
         &self.ap_jump_table
     }
 
+    /// Addresses of what belongs to one vCPU alone, in whole pages: nobody else touches it but for
+    /// the report at the end.
+    pub fn own_parts(&self, vcpu: usize) -> [Range<u64>; 2] {
+        fn range<T>(part: &T) -> Range<u64> {
+            let part = &raw const *part;
+            part as u64..part.wrapping_add(1) as u64
+        }
+        [range(&self.vcpus[vcpu].own), range(&SEEN[vcpu])]
+    }
+
     /// The vCPUs that exist.
     pub(crate) fn vcpus(&self) -> &[Vcpu] {
         &self.vcpus[..self.platform.vcpus()]
@@ -311,9 +323,9 @@ impl<P: Platform> Vm<P> {
 
     /// Logs what is wrong with a guest's request.
     pub(crate) fn complain(&self, vcpu: &Vcpu, what: fmt::Arguments<'_>) {
-        let count = vcpu.complaints.get();
+        let count = vcpu.own.complaints.get();
         if count < MAX_COMPLAINTS {
-            vcpu.complaints.set(count + 1);
+            vcpu.own.complaints.set(count + 1);
             self.platform
                 .log(format_args!("vcpu {}: {what}", vcpu.index));
         }

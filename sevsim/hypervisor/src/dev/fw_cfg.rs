@@ -18,7 +18,7 @@
 use spin::Mutex;
 
 use crate::outcome::SetupError;
-use crate::platform::{Blob, NotRam, Platform};
+use crate::platform::{Blob, NotRam, Platform, Use};
 use crate::ram::{Ram, FOUR_GIB};
 
 /// Selector register, 16 bits.
@@ -431,7 +431,11 @@ impl FwCfg {
     /// not matter.
     fn dma<P: Platform>(&self, platform: &P, ram: &Ram, selected: &mut Selected, gpa: u64) {
         let mut access = [0; 16];
-        if !ram.contains(gpa, 16) || platform.read_shared(gpa, &mut access).is_err() {
+        if !ram.contains(gpa, 16) {
+            return;
+        }
+        platform.name(Use::Exit, gpa, 16);
+        if platform.read_shared(gpa, &mut access).is_err() {
             return;
         }
         let word = |at: usize| {
@@ -448,6 +452,7 @@ impl FwCfg {
             Ok(())
         } else if command & control::READ != 0 {
             if ram.contains(address, len as u64) {
+                platform.name(Use::Exit, address, len as u64);
                 self.copy_out(platform, selected, address, len)
             } else {
                 // Not RAM, or the host's.

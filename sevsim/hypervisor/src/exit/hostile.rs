@@ -64,7 +64,7 @@ impl<P: Platform> Vm<P> {
     #[cold]
     #[inline(never)]
     pub(super) fn spoil_reply(&self, vcpu: &Vcpu, gpa: u64) -> u64 {
-        let hostile = &vcpu.hostile;
+        let hostile = &vcpu.own.hostile;
         let Some(plan) = &self.options().hostile else {
             return gpa;
         };
@@ -102,17 +102,17 @@ impl<P: Platform> Vm<P> {
 
     /// The test port: arms the host for a step of the guest's program.
     pub fn hostile_arm(&self, vcpu: usize, word: u32) {
-        self.vcpus()[vcpu].hostile.arm(word);
+        self.vcpus()[vcpu].own.hostile.arm(word);
     }
 
     /// The test port: now is the time for the event of this step.
     pub fn hostile_trigger(&self, vcpu: usize) {
-        self.vcpus()[vcpu].hostile.trigger();
+        self.vcpus()[vcpu].own.hostile.trigger();
     }
 
     /// The test port: what was done in this step.
     pub fn hostile_done(&self, vcpu: usize) -> u32 {
-        self.vcpus()[vcpu].hostile.done() as u32
+        self.vcpus()[vcpu].own.hostile.done() as u32
     }
 
     /// The test port: leaks found so far.
@@ -122,7 +122,7 @@ impl<P: Platform> Vm<P> {
 
     /// A #VC is delivered, in user mode or in the kernel. Only a hostile host cares.
     pub fn hostile_exception(&self, vcpu: usize, user: bool) {
-        self.vcpus()[vcpu].hostile.exception(user);
+        self.vcpus()[vcpu].own.hostile.exception(user);
     }
 
     /// The event to inject before the next instruction in user mode, if there is one. It is due
@@ -130,12 +130,12 @@ impl<P: Platform> Vm<P> {
     pub fn hostile_event(&self, vcpu: usize) -> Option<event::Event> {
         let vcpu = &self.vcpus()[vcpu];
         let plan = self.options().hostile.as_ref()?;
-        let mut random = vcpu.hostile.inject(plan)?;
+        let mut random = vcpu.own.hostile.inject(plan)?;
         let event = event::choose(&mut random);
-        vcpu.hostile.did(event.word());
+        vcpu.own.hostile.did(event.word());
         self.platform().log(format_args!(
             "hostile {} event={event:x?}",
-            vcpu.hostile.step()
+            vcpu.own.hostile.step()
         ));
         Some(event)
     }

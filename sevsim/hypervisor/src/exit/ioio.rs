@@ -120,7 +120,7 @@ impl<P: Platform> Vm<P> {
             return Ok(Answer::DONE);
         }
         let scratch = Scratch::of(ghcb, self.ram(), self.options().ghcb, bytes)?;
-        vcpu.stats.string_bytes.add(bytes);
+        vcpu.own.stats.string_bytes.add(bytes);
 
         let mut chunk = [0; 256];
         let mut offset = 0;

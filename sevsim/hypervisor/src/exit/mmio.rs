@@ -33,7 +33,7 @@ impl<P: Platform> Vm<P> {
                 )
                 .map_err(Fault::Bad)?;
         }
-        vcpu.stats.mmio_bytes.add(ghcb.info2);
+        vcpu.own.stats.mmio_bytes.add(ghcb.info2);
         Ok(Answer::DONE)
     }
 
@@ -56,7 +56,7 @@ impl<P: Platform> Vm<P> {
                 self.platform().mmio_write(gpa, bytes, value);
             }
         }
-        vcpu.stats.mmio_bytes.add(ghcb.info2);
+        vcpu.own.stats.mmio_bytes.add(ghcb.info2);
         Ok(Answer::DONE)
     }
 

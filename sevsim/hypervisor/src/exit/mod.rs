@@ -11,10 +11,10 @@ pub mod msr;
 
 use crate::ap::Hold;
 use crate::ghcb::layout::{RAX, RBX, RCX, RDX, SW_EXITCODE};
-use crate::ghcb::{BadInput, Exception, Fault, Ghcb};
+use crate::ghcb::{BadInput, Exception, Fault, Ghcb, GHCB_LEN};
 use crate::options::LeakCheck;
 use crate::outcome::{Next, Stop};
-use crate::platform::Platform;
+use crate::platform::{Platform, Use};
 use crate::vcpu::Vcpu;
 use crate::vm::Vm;
 
@@ -55,6 +55,10 @@ impl<P: Platform> Vm<P> {
         let next = self.nae_event(vcpu, gpa, cr4);
         let options = self.options();
         let mut msr = gpa;
+        let looked_at = options.hostile.is_some() || options.leak_check != LeakCheck::Off;
+        if looked_at && self.ram().contains(gpa, GHCB_LEN) {
+            self.platform().name(Use::Ghcb, gpa, GHCB_LEN);
+        }
         if options.hostile.is_some() && next == Next::Resume {
             msr = self.spoil_reply(vcpu, gpa);
         }
@@ -67,13 +71,13 @@ impl<P: Platform> Vm<P> {
     /// Handles the event in the GHCB at `gpa`.
     fn nae_event(&self, vcpu: &Vcpu, gpa: u64, cr4: u64) -> Next {
         // KVM too returns to the guest when there is no GHCB to reply in, and takes 0 for none.
-        if gpa == 0 || !self.ram().contains(gpa, 0x1000) {
+        if gpa == 0 || !self.ram().contains(gpa, GHCB_LEN) {
             return self.no_ghcb(vcpu, gpa);
         }
         let Ok(mut ghcb) = Ghcb::open(self.platform(), gpa) else {
             return self.no_ghcb(vcpu, gpa);
         };
-        vcpu.stats.count_nae(ghcb.code);
+        vcpu.own.stats.count_nae(ghcb.code);
         if self.options().leak_check != LeakCheck::Off {
             self.search_request(vcpu, &ghcb);
         }
@@ -156,12 +160,12 @@ impl<P: Platform> Vm<P> {
             }
             code::RDPMC => exit_rdpmc(ghcb),
             code::DR7_READ => {
-                ghcb.set(RAX, vcpu.dr7.get());
+                ghcb.set(RAX, vcpu.own.dr7.get());
                 Ok(Answer::DONE)
             }
             // DR7 itself is in the VMSA, out of reach; the value only serves later reads.
             code::DR7_WRITE => {
-                vcpu.dr7.set(ghcb.field(RAX));
+                vcpu.own.dr7.set(ghcb.field(RAX));
                 Ok(Answer::DONE)
             }
             // Caches are coherent here, and KVM makes MONITOR and MWAIT no-operations.

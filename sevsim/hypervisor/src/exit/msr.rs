@@ -346,7 +346,7 @@ impl<P: Platform> Vm<P> {
             MSR_APIC_BASE | TSC_DEADLINE | TSC_AUX | XSS => self.platform().rdmsr(msr),
             TSC => Ok(self.platform().tsc()),
             KVM_WALL_CLOCK_NEW => Ok(self.clock().wall_clock_msr.get()),
-            _ => vcpu.msrs.lock().get(msr).ok_or(MsrFault),
+            _ => vcpu.own.msrs.lock().get(msr).ok_or(MsrFault),
         }
     }
 
@@ -371,10 +371,15 @@ impl<P: Platform> Vm<P> {
                     let gpa = value & !KVM_ENABLED;
                     let _ = self.clock().write_system_time(self.platform(), gpa);
                 }
-                vcpu.msrs.lock().system_time = value;
+                vcpu.own.msrs.lock().system_time = value;
                 Ok(())
             }
-            _ => vcpu.msrs.lock().set(msr, value).unwrap_or(Err(MsrFault)),
+            _ => vcpu
+                .own
+                .msrs
+                .lock()
+                .set(msr, value)
+                .unwrap_or(Err(MsrFault)),
         }
     }
 }

@@ -8,7 +8,7 @@ pub mod layout;
 pub mod scratch;
 pub mod validate;
 
-use crate::platform::{NotRam, Platform};
+use crate::platform::{NotRam, Platform, Use};
 
 use layout::{Field, Valid};
 
@@ -60,6 +60,9 @@ pub enum Fault {
     Exception(Exception),
 }
 
+/// Bytes of a GHCB.
+pub const GHCB_LEN: u64 = 4096;
+
 /// One VMGEXIT's GHCB.
 pub struct Ghcb<'a, P: Platform> {
     platform: &'a P,
@@ -78,6 +81,7 @@ impl<'a, P: Platform> Ghcb<'a, P> {
     /// Takes the request out of the GHCB at `gpa`, which must be page aligned. Fails if that is not
     /// RAM; then there is no one to reply to.
     pub fn open(platform: &'a P, gpa: u64) -> Result<Self, NotRam> {
+        platform.name(Use::Ghcb, gpa, GHCB_LEN);
         let read = |field: Field| platform.read_shared_u64(gpa + field.offset());
         Ok(Self {
             platform,
@@ -91,6 +95,11 @@ impl<'a, P: Platform> Ghcb<'a, P> {
             info1: read(layout::SW_EXITINFO1)?,
             info2: read(layout::SW_EXITINFO2)?,
         })
+    }
+
+    /// Tells the machine of checked shared memory that this exit uses besides the GHCB.
+    pub fn name(&self, gpa: u64, len: u64) {
+        self.platform.name(Use::Exit, gpa, len);
     }
 
     /// Where the GHCB is.

@@ -36,7 +36,11 @@ impl Scratch {
         } else if gpa & !0xfff == ghcb.gpa() {
             gpa >= ghcb.gpa() + SHARED_BUFFER && end <= ghcb.gpa() + SHARED_BUFFER_END
         } else {
-            version < 2 && len <= OUTSIDE_LIMIT && ram.contains(gpa, len)
+            let fits = version < 2 && len <= OUTSIDE_LIMIT && ram.contains(gpa, len);
+            if fits {
+                ghcb.name(gpa, len);
+            }
+            fits
         };
         if fits {
             Ok(Self { gpa })

@@ -434,7 +434,7 @@ fn string_io_moves_the_buffer() {
         [0, 1],
         "nothing before the area"
     );
-    assert_eq!(vm.vcpu(0).stats.string_bytes.get(), 600 + 400 + 600);
+    assert_eq!(vm.vcpu(0).own.stats.string_bytes.get(), 600 + 400 + 600);
 }
 
 #[test]
@@ -656,7 +656,7 @@ fn mmio_reads_and_writes_devices() {
             "exactly the length"
         );
     }
-    assert_eq!(vm.vcpu(0).stats.mmio_bytes.get(), 2 * 15);
+    assert_eq!(vm.vcpu(0).own.stats.mmio_bytes.get(), 2 * 15);
 }
 
 #[test]
@@ -956,7 +956,7 @@ fn nmi_complete_opens_the_window_for_this_vmrun() {
         vm.nmi_ready(0) && vm.take_nmi(0),
         "before the guest goes on"
     );
-    assert_eq!(vm.vcpu(0).stats.nmis.get(), 2);
+    assert_eq!(vm.vcpu(0).own.stats.nmis.get(), 2);
     // A request that is refused completes nothing.
     vm.nmi_arrived(0);
     call(0x8000_0003, 0, 0).without(INFO2).run(&vm).refused(4);
