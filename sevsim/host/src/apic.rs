@@ -5,6 +5,7 @@ use core::sync::atomic::AtomicUsize;
 use core::sync::atomic::Ordering;
 
 use crate::cpu;
+use crate::isolation;
 use crate::memory;
 use crate::memory::direct;
 
@@ -30,7 +31,12 @@ extern "C" {
 
 /// Register of the memory-mapped APIC.
 fn register(base: u64, offset: u64) -> *mut u32 {
-    direct((base & 0x000f_ffff_ffff_f000) + offset).cast()
+    let pa = (base & 0x000f_ffff_ffff_f000) + offset;
+    if isolation::started() {
+        isolation::device(pa).cast()
+    } else {
+        direct(pa).cast()
+    }
 }
 
 /// Sends an interprocessor interrupt to one CPU. The guest's view of the ICR is kept.

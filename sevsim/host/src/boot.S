@@ -177,7 +177,8 @@ boot_pdpt:
 .globl boot_pd_image
 boot_pd_image:				/* for memory.rs, where 1 GiB pages do not fit */
 	.fill	512, 8, 0
-.balign 8
+/* Not on a page of the tables, which are not mapped while an exit is handled (isolation.rs). */
+.globl boot_gdt
 boot_gdt:
 	.quad	0
 	.quad	0x00af9b000000ffff	/* 8: 64-bit code */
@@ -195,6 +196,8 @@ host_gdt_pointer:
 
 .section .bss.boot, "aw", @nobits
 .balign 4096
+.globl boot_stack
 boot_stack:
-	.skip	0x20000
+	.skip	0x100000
+.globl boot_stack_top
 boot_stack_top:

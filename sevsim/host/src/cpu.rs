@@ -34,6 +34,23 @@ pub fn cpuid(leaf: u32, subleaf: u32) -> [u32; 4] {
     [r.eax, r.ebx, r.ecx, r.edx]
 }
 
+/// CR3.
+pub fn cr3() -> u64 {
+    let value;
+    // SAFETY: reads a register.
+    unsafe { asm!("mov {}, cr3", out(reg) value, options(nomem, nostack, preserves_flags)) }
+    value
+}
+
+/// Loads CR3.
+///
+/// # Safety
+/// The new tables map all that is used from here on as the old ones do.
+pub unsafe fn set_cr3(value: u64) {
+    // SAFETY: by the caller.
+    unsafe { asm!("mov cr3, {}", in(reg) value, options(nostack, preserves_flags)) }
+}
+
 /// Time-stamp counter.
 pub fn rdtsc() -> u64 {
     // SAFETY: CR4.TSD is clear in the host.

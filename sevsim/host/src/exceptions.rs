@@ -5,6 +5,8 @@ use core::arch::asm;
 
 use spin::Once;
 
+use crate::isolation;
+
 /// An interrupt gate.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -71,6 +73,12 @@ pub fn load() {
         asm!("lgdt [{}]", in(reg) &raw const host_gdt_pointer, options(nostack));
         asm!("lidt [{}]", in(reg) &raw const pointer, options(nostack));
     }
+}
+
+/// A page fault in the host. True if the instruction is to be executed again.
+#[no_mangle]
+extern "C" fn host_page_fault(frame: &Frame, cr2: u64) -> bool {
+    isolation::fault(frame.error, frame.rip, frame.rsp, cr2)
 }
 
 /// An exception that the host did not expect.

@@ -13,6 +13,7 @@ mod console;
 mod cpu;
 mod direct;
 mod exceptions;
+mod isolation;
 mod launch;
 mod memory;
 mod multiboot;

@@ -12,7 +12,11 @@ const DIRECT: u64 = 0xffff_ff80_0000_0000;
 /// What one page-directory-pointer table maps.
 const SLOT: u64 = 1 << 39;
 /// Entries of the direct map, 1 GiB each.
-const DIRECT_ENTRIES: usize = 509;
+const DIRECT_ENTRIES: usize = 508;
+/// Entry of what each CPU has of its own while it handles exits isolated (isolation.rs).
+const LOCAL_ENTRY: usize = 508;
+/// Where that is.
+pub const LOCAL: u64 = DIRECT + ((LOCAL_ENTRY as u64) << 30);
 /// Physical memory that the direct map reaches.
 const DIRECT_LIMIT: u64 = (DIRECT_ENTRIES as u64) << 30;
 /// Where devices beyond the direct map are mapped: slot 509 of the root.
@@ -147,6 +151,27 @@ unsafe fn fill_table(table: *mut u64, pa: u64, image: u64) {
         // SAFETY: by the caller.
         unsafe { *table.add(index) = entry };
     }
+}
+
+/// Makes a root like the one that all CPUs use, with `local` as the page directory of [`LOCAL`].
+/// Devices that [`map_device`] maps later are not in it.
+pub fn full_root(page: u64, local: u64) {
+    // SAFETY: `page` is a fresh page; the table that it becomes a copy of maps what it did.
+    unsafe {
+        let (from, to) = (&raw const boot_pml5, direct(page).cast::<u64>());
+        for index in 0..512 {
+            *to.add(index) = match index {
+                SELF_ENTRY => page | TABLE,
+                LOCAL_ENTRY => local | TABLE,
+                _ => (*from)[index],
+            };
+        }
+    }
+}
+
+/// CR3 of the tables that all CPUs start with.
+pub fn common_cr3() -> u64 {
+    image_pa(&raw const boot_pml5)
 }
 
 /// Pointer to a device's register that the direct map does not reach but [`mappable`] names; maps

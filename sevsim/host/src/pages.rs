@@ -7,14 +7,18 @@ use core::ops::DerefMut;
 
 use machine::in_use::InUsePage;
 use machine::in_use::Pool;
+use machine::isolation::Reason;
 use machine::npt::Frames;
 use machine::vmcb::Vmcb;
 use spin::Mutex;
 
+use crate::isolation;
 use crate::memory;
 use crate::memory::direct;
+use crate::world::Memory;
 
 /// Hidden memory, once [`init`] has run. QEMU's RAM starts zeroed.
+#[link_section = ".bss.host_only"]
 static HIDDEN: Mutex<Pool> = Mutex::new(Pool::EMPTY);
 
 /// Gives the allocator its memory.
@@ -86,7 +90,7 @@ impl<T: PageSized> DerefMut for InUse<T> {
     }
 }
 
-/// Page-table pages from hidden memory.
+/// Page-table pages from hidden memory, by the direct map.
 pub struct Tables;
 
 impl Frames for Tables {
@@ -108,5 +112,37 @@ impl Frames for Tables {
 
     fn clear(&mut self, table: u64) {
         memory::wipe(table, table + 4096);
+    }
+}
+
+/// The same for the exit loop, which may be isolated: pages are reached by its window, and a new one
+/// is a reason to leave.
+pub struct NestedTables<'a>(pub &'a Memory);
+
+impl NestedTables<'_> {
+    fn entry(&self, table: u64, index: usize) -> *mut u64 {
+        self.0.at(table + index as u64 * 8).cast()
+    }
+}
+
+impl Frames for NestedTables<'_> {
+    fn alloc(&mut self) -> Option<u64> {
+        isolation::leave(Reason::NestedTable);
+        Tables.alloc()
+    }
+
+    fn get(&self, table: u64, index: usize) -> u64 {
+        // SAFETY: `table` is a page of ours, `index` below 512.
+        unsafe { self.entry(table, index).read_volatile() }
+    }
+
+    fn set(&mut self, table: u64, index: usize, entry: u64) {
+        // SAFETY: as above; the CPU may walk the table meanwhile, entries are written whole.
+        unsafe { self.entry(table, index).write_volatile(entry) }
+    }
+
+    fn clear(&mut self, table: u64) {
+        // SAFETY: as above, all of the page.
+        unsafe { core::ptr::write_bytes(self.entry(table, 0), 0, 512) }
     }
 }

@@ -9,13 +9,16 @@ use hypervisor::Blob;
 use hypervisor::MsrFault;
 use hypervisor::NotRam;
 use hypervisor::Platform;
+use hypervisor::Use;
 use hypervisor::MAX_VCPUS;
+use machine::in_use::PAGE;
 use machine::layout::Layout;
 use machine::npt::Frames;
 
 use crate::apic;
 use crate::console;
 use crate::cpu;
+use crate::isolation;
 use crate::memory;
 use crate::memory::direct;
 use crate::pages;
@@ -31,6 +34,8 @@ pub struct Host {
     pub tsc_khz: u32,
     /// The guest's TSC is that of its only vCPU.
     pub guest_tsc: bool,
+    /// Exits are handled in an address space of their own.
+    pub isolated: bool,
     /// Copies of the loader's modules.
     pub kernel: Option<&'static [u8]>,
     /// Initial RAM disk.
@@ -61,8 +66,39 @@ pub fn take_kick(vcpu: usize) -> bool {
     kicked
 }
 
+impl Host {
+    /// The loader's modules.
+    pub fn blobs(&self) -> impl Iterator<Item = &'static [u8]> {
+        let blobs = [self.kernel, self.initrd, self.command_line];
+        blobs.into_iter().flatten().filter(|blob| !blob.is_empty())
+    }
+
+    /// Where shared memory is reached, up to the end of the page.
+    #[inline(always)]
+    fn shared(&self, gpa: u64) -> *mut u8 {
+        if self.isolated {
+            isolation::shared(gpa)
+        } else {
+            direct(gpa)
+        }
+    }
+
+    /// The same, with the bytes of `len` that lie together there.
+    fn shared_part(&self, gpa: u64, len: usize) -> (*mut u8, usize) {
+        let len = if self.isolated {
+            len.min((PAGE - gpa % PAGE) as usize)
+        } else {
+            len
+        };
+        (self.shared(gpa), len)
+    }
+}
+
 /// A device's register; `None` for addresses that the host cannot map, where QEMU has no device.
 fn device(pa: u64) -> Option<*mut u8> {
+    if isolation::started() {
+        return memory::mappable(pa).then(|| isolation::device(pa));
+    }
     if memory::reachable(pa) {
         return Some(direct(pa));
     }
@@ -82,13 +118,24 @@ impl Platform for Host {
         (self.layout.low, self.layout.high)
     }
 
+    fn name(&self, what: Use, gpa: u64, len: u64) {
+        if self.isolated && self.layout.is_ram(gpa, len) {
+            isolation::name(what, gpa, len);
+        }
+    }
+
     fn read_shared(&self, gpa: u64, buf: &mut [u8]) -> Result<(), NotRam> {
         if !self.layout.is_ram(gpa, buf.len() as u64) {
             return Err(NotRam);
         }
-        // SAFETY: guest RAM through the direct map. The guest may write it meanwhile: the bytes
-        // are untrusted in any case, and the copy is read once.
-        unsafe { core::ptr::copy_nonoverlapping(direct(gpa), buf.as_mut_ptr(), buf.len()) }
+        let mut done = 0;
+        while done < buf.len() {
+            let (at, len) = self.shared_part(gpa + done as u64, buf.len() - done);
+            // SAFETY: guest RAM. The guest may write it meanwhile: the bytes are untrusted in any
+            // case, and the copy is read once.
+            unsafe { core::ptr::copy_nonoverlapping(at, buf[done..].as_mut_ptr(), len) }
+            done += len;
+        }
         Ok(())
     }
 
@@ -96,8 +143,13 @@ impl Platform for Host {
         if !self.layout.is_ram(gpa, buf.len() as u64) {
             return Err(NotRam);
         }
-        // SAFETY: as above; the host's own memory is never guest RAM.
-        unsafe { core::ptr::copy_nonoverlapping(buf.as_ptr(), direct(gpa), buf.len()) }
+        let mut done = 0;
+        while done < buf.len() {
+            let (at, len) = self.shared_part(gpa + done as u64, buf.len() - done);
+            // SAFETY: as above; the host's own memory is never guest RAM.
+            unsafe { core::ptr::copy_nonoverlapping(buf[done..].as_ptr(), at, len) }
+            done += len;
+        }
         Ok(())
     }
 
@@ -106,7 +158,7 @@ impl Platform for Host {
             return Err(NotRam);
         }
         // SAFETY: as above, aligned; one access, so that the guest cannot change it in between.
-        Ok(unsafe { direct(gpa).cast::<u64>().read_volatile() })
+        Ok(unsafe { self.shared(gpa).cast::<u64>().read_volatile() })
     }
 
     fn write_shared_u64(&self, gpa: u64, value: u64) -> Result<(), NotRam> {
@@ -114,7 +166,7 @@ impl Platform for Host {
             return Err(NotRam);
         }
         // SAFETY: as above.
-        unsafe { direct(gpa).cast::<u64>().write_volatile(value) };
+        unsafe { self.shared(gpa).cast::<u64>().write_volatile(value) };
         Ok(())
     }
 

@@ -134,7 +134,9 @@ exception_common:
 	cmpq	%rax, 0x18(%rsp)
 	je	2f
 	popq	%rax
-1:	movq	%rsp, %rdi
+1:	cmpq	$14, (%rsp)
+	je	page_fault
+report:	movq	%rsp, %rdi
 	movq	%cr2, %rsi
 	andq	$~15, %rsp
 	call	host_exception
@@ -143,6 +145,42 @@ exception_common:
 	addq	$16, %rsp		/* vector and error code */
 	addq	$2, (%rsp)		/* over the two-byte instruction */
 	movl	$1, %r8d
+	iretq
+
+/*
+ * A page fault in the isolated address space may be one to go on after (isolation.rs): the
+ * instruction is then executed again, with all its registers.
+ */
+page_fault:
+	pushq	%rax
+	pushq	%rcx
+	pushq	%rdx
+	pushq	%rsi
+	pushq	%rdi
+	pushq	%r8
+	pushq	%r9
+	pushq	%r10
+	pushq	%r11
+	pushq	%rbx
+	leaq	80(%rsp), %rdi
+	movq	%cr2, %rsi
+	movq	%rsp, %rbx
+	andq	$~15, %rsp
+	call	host_page_fault
+	movq	%rbx, %rsp
+	testb	%al, %al
+	popq	%rbx
+	popq	%r11
+	popq	%r10
+	popq	%r9
+	popq	%r8
+	popq	%rdi
+	popq	%rsi
+	popq	%rdx
+	popq	%rcx
+	popq	%rax
+	jz	report
+	addq	$16, %rsp		/* vector and error code */
 	iretq
 
 /* u64 msr_read(u32 msr, u64 *value): 0, or 1 if it faulted. */

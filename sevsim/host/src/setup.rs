@@ -2,6 +2,7 @@
 //! Taking the machine over: options, memory, modules, the other CPUs, the VM.
 
 use hypervisor::Entry;
+use hypervisor::Isolation;
 use hypervisor::Options;
 use hypervisor::Vm;
 use machine::control;
@@ -14,6 +15,7 @@ use crate::clock;
 use crate::cpu;
 use crate::direct;
 use crate::fatal;
+use crate::isolation;
 use crate::launch;
 use crate::log;
 use crate::memory;
@@ -168,6 +170,7 @@ pub fn take_over(info: u64) {
         vcpus: options.vcpus,
         tsc_khz: clock::measure_tsc_khz(),
         guest_tsc: options.guest_tsc,
+        isolated: options.isolation != Isolation::Off,
         kernel: modules.kernel.map(keep),
         initrd: modules.initrd.map(keep),
         command_line: modules.command_line.map(keep).map(strip_end),
@@ -186,7 +189,11 @@ pub fn take_over(info: u64) {
         options.cbit,
         host.tsc_khz
     );
-    let memory = Memory { layout };
+    // The launch comes before any guest runs, with everything mapped.
+    let mut memory = Memory {
+        layout,
+        isolated: false,
+    };
     let plan = raw.then(|| direct::load(&host, &memory, &options));
     let start = match &plan {
         Some(plan) => launch::Start::Kernel(plan, 1 << options.cbit),
@@ -197,6 +204,8 @@ pub fn take_over(info: u64) {
         Ok(vm) => vm,
         Err(error) => fatal!("{error}"),
     };
+    memory.isolated = vm.options().isolation != Isolation::Off;
+    isolation::choose(vm.options().isolation);
     let (iopm, msrpm) = vcpu::permission_maps();
     world::set(World {
         vm,

@@ -5,7 +5,10 @@ use core::fmt;
 use core::sync::atomic::AtomicBool;
 use core::sync::atomic::Ordering;
 
+use machine::isolation::Reason;
+
 use crate::cpu;
+use crate::isolation;
 use crate::log;
 use crate::world;
 
@@ -34,6 +37,7 @@ pub fn end(verdict: Verdict, event: fmt::Arguments<'_>) -> ! {
     if ENDED.swap(true, Ordering::AcqRel) {
         cpu::halt();
     }
+    isolation::leave(Reason::Report);
     log!("event {event}");
     if let Some(world) = world::get() {
         world.report();
@@ -48,6 +52,7 @@ pub fn fatal(text: fmt::Arguments<'_>) -> ! {
     if ENDED.swap(true, Ordering::AcqRel) {
         cpu::halt();
     }
+    isolation::leave(Reason::Report);
     log!("event fatal text={text}");
     cpu::out8(DEBUG_EXIT, Verdict::Fatal as u8);
     cpu::halt()

@@ -6,7 +6,7 @@ mod hostile;
 mod msr;
 mod stage;
 mod state;
-mod stats;
+pub mod stats;
 mod sweep;
 
 use hypervisor::Next;
@@ -28,6 +28,7 @@ use machine::vmcb::Vmcb;
 
 use crate::cpu;
 use crate::fatal;
+use crate::isolation;
 use crate::log;
 use crate::pages;
 use crate::platform;
@@ -68,6 +69,9 @@ pub fn run(index: usize) -> ! {
     };
     // SAFETY: made here, for this CPU alone.
     let vcpu = unsafe { &mut *Vcpu::new(index, world) };
+    if world.memory.isolated {
+        isolation::start(index, world, &vcpu.pages());
+    }
     while !world.vm.may_start(index) {
         sleep(vcpu);
     }
@@ -138,12 +142,18 @@ impl Vcpu {
         if self.stepping.mine {
             self.sweep_enter();
         }
+        if self.world.memory.isolated {
+            isolation::before_run();
+        }
         self.stats.enter();
         if vm.options().guest_tsc {
             self.vmcb.control.tsc_offset = self.stats.guest_tsc_offset();
         }
         self.switch();
         self.stats.exit();
+        if self.world.memory.isolated {
+            isolation::after_run(self.index);
+        }
     }
 
     /// Handles the exit that ended [`Vcpu::enter`].
@@ -426,12 +436,22 @@ impl Vcpu {
     fn vmgexit(&mut self) {
         let vm = &self.world.vm;
         self.stats.request(self.stage(), self.ghcb_msr);
+        let isolated = self.world.memory.isolated;
+        if isolated {
+            isolation::close_processor();
+        }
         let (msr, next) = vm.vmgexit(self.index, self.ghcb_msr, self.vmcb.save.cr4);
+        if isolated {
+            self.handled_isolated(msr);
+        }
         self.ghcb_msr = msr;
         match next {
             Next::Resume => (),
             Next::Hold => {
                 self.ghcb_msr = loop {
+                    if self.world.memory.isolated {
+                        isolation::enter();
+                    }
                     if let Some(msr) = vm.release(self.index) {
                         break msr;
                     }
@@ -440,6 +460,15 @@ impl Vcpu {
             }
             Next::Stop(why) => self.stop(why),
         }
+    }
+
+    /// Counts a request that was handled in the isolated address space or not, and touches something
+    /// else if the user wants to see the fault.
+    fn handled_isolated(&self, msr: u64) {
+        if let (Some(what), true) = (self.world.vm.options().touch, msr & 0xfff == 0) {
+            isolation::touch(what, self.world);
+        }
+        self.stats.isolation.request(isolation::has_left());
     }
 
     #[cold]
@@ -470,9 +499,10 @@ impl Vcpu {
             let kind = if inner { Alias::Private } else { Alias::Data };
             let flash_write = info1 & NPF_WRITE != 0 && !world.memory.layout.is_ram(gpa, 1);
             if inner || !flash_write {
+                let mut frames = pages::NestedTables(&world.memory);
                 match self
                     .tables
-                    .alias(&mut pages::Tables, &world.memory.layout, gpa, kind)
+                    .alias(&mut frames, &world.memory.layout, gpa, kind)
                 {
                     Ok(true) => return self.update_intercepts(),
                     Ok(false) => (),

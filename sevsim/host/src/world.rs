@@ -9,6 +9,7 @@ use machine::paging::GuestMemory;
 use machine::paging::NotMemory;
 use spin::Once;
 
+use crate::isolation;
 use crate::launch::Guest;
 use crate::memory::direct;
 use crate::platform;
@@ -57,7 +58,7 @@ impl World {
     /// Logs the hypervisor's report and the machine's.
     pub fn report(&self) {
         self.vm.report();
-        vcpu::report(self.vm.options().vcpus);
+        vcpu::report(self.vm.options().vcpus, self.memory.isolated);
     }
 }
 
@@ -95,18 +96,30 @@ unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
 pub struct Memory {
     /// The guest's address space.
     pub layout: Layout,
+    /// Whether exits are handled isolated, and so memory is reached by a window.
+    pub isolated: bool,
 }
 
 impl Memory {
+    /// Physical memory as the processor reaches it, up to the end of the page.
+    #[inline(always)]
+    pub fn at(&self, pa: u64) -> *mut u8 {
+        if self.isolated {
+            isolation::processor(pa)
+        } else {
+            direct(pa)
+        }
+    }
+
     /// Host memory behind a guest-physical address, and whether it may be written.
     #[inline(always)]
     fn resolve(&self, gpa: u64, backing: Backing) -> Result<(*mut u8, bool), NotMemory> {
         match (self.layout.place(gpa), backing) {
-            (Place::Ram { private }, Backing::Private) => Ok((direct(private), true)),
-            (Place::Ram { .. }, Backing::Shared) => Ok((direct(gpa), true)),
-            (Place::Flash { copy }, Backing::Private) => Ok((direct(copy), false)),
+            (Place::Ram { private }, Backing::Private) => Ok((self.at(private), true)),
+            (Place::Ram { .. }, Backing::Shared) => Ok((self.at(gpa), true)),
+            (Place::Flash { copy }, Backing::Private) => Ok((self.at(copy), false)),
             (Place::Flash { .. }, Backing::Shared) => {
-                Ok((direct(self.layout.flash_shared + (gpa & 0xfff)), false))
+                Ok((self.at(self.layout.flash_shared + (gpa & 0xfff)), false))
             }
             (Place::Device, _) => Err(NotMemory),
         }

@@ -151,7 +151,8 @@ impl Vcpu {
     #[inline(never)]
     fn forget_aliases(&mut self) {
         if self.tables.private_aliases != 0 {
-            self.tables.forget(&mut pages::Tables);
+            let mut frames = pages::NestedTables(&self.world.memory);
+            self.tables.forget(&mut frames);
             self.update_intercepts();
         }
     }

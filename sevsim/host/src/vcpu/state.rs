@@ -44,7 +44,7 @@ pub struct Vcpu {
     /// Target of VMSAVE; at first a copy of the VMCB.
     pub scratch: InUse<Vmcb>,
     /// Where VMRUN keeps the host's state.
-    _host_save: InUse<[u8; 4096]>,
+    pub host_save: InUse<[u8; 4096]>,
     /// Registers outside the VMCB.
     pub regs: Regs,
     /// Index, which is the APIC ID.
@@ -100,7 +100,7 @@ impl Vcpu {
             at.write(Self {
                 vmcb,
                 scratch,
-                _host_save: host_save,
+                host_save,
                 regs,
                 index,
                 world,
@@ -124,6 +124,21 @@ impl Vcpu {
         // SAFETY: `scratch` holds the reset state of what VMLOAD loads.
         unsafe { cpu::vmload(scratch_pa) };
         at
+    }
+
+    /// Physical addresses and lengths of what this vCPU alone has outside of the image.
+    pub fn pages(&self) -> [(u64, u64); 5] {
+        let page = |pa| (pa, 4096);
+        [
+            (
+                memory::physical((&raw const *self).cast()),
+                size_of::<Self>() as u64,
+            ),
+            page(self.vmcb.pa()),
+            page(self.scratch.pa()),
+            page(self.host_save.pa()),
+            page(self.world.guest.vmsa(self.index).pa()),
+        ]
     }
 
     /// Runs the guest until its next exit.

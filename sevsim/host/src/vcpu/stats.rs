@@ -7,6 +7,7 @@ use core::sync::atomic::Ordering;
 use hypervisor::Stage;
 use hypervisor::MAX_VCPUS;
 use machine::exit;
+use machine::isolation::Reason;
 
 use crate::cpu;
 use crate::log;
@@ -91,8 +92,77 @@ pub struct Stats {
     host: Counter,
     switch_cost: Counter,
     nested_faults: Counter,
+    /// Of address space isolation.
+    pub isolation: IsolationStats,
     codes: [Counter; CODES],
     stages: [StageStats; Stage::ALL.len()],
+}
+
+/// What a vCPU counts of address space isolation.
+pub struct IsolationStats {
+    left: [Counter; Reason::ALL.len()],
+    exits_left: Counter,
+    requests: Counter,
+    requests_left: Counter,
+    kicks: Counter,
+    waits: Counter,
+}
+
+impl IsolationStats {
+    const fn new() -> Self {
+        Self {
+            left: [const { Counter::new() }; Reason::ALL.len()],
+            exits_left: Counter::new(),
+            requests: Counter::new(),
+            requests_left: Counter::new(),
+            kicks: Counter::new(),
+            waits: Counter::new(),
+        }
+    }
+
+    /// The isolated space was left.
+    pub fn left(&self, reason: Reason) {
+        self.left[reason as usize].add(1);
+    }
+
+    /// An exit is over that was not handled in it alone.
+    pub fn exit_left(&self) {
+        self.exits_left.add(1);
+    }
+
+    /// A VMGEXIT was handled, in it alone or not.
+    pub fn request(&self, left: bool) {
+        self.requests.add(1);
+        self.requests_left.add(left.into());
+    }
+
+    /// Another vCPU was told that this one left.
+    pub fn kick(&self) {
+        self.kicks.add(1);
+    }
+
+    /// This vCPU waited for another one that had left.
+    pub fn wait(&self) {
+        self.waits.add(1);
+    }
+
+    fn report(&self, index: usize, exits: u64) {
+        for (reason, count) in Reason::ALL.iter().zip(&self.left) {
+            let (name, count) = (reason.name(), count.get());
+            if count != 0 {
+                log!("report asi-left vcpu={index} reason={name} count={count}");
+            }
+        }
+        log!(
+            "report asi vcpu={index} exits={exits} exits-left={} requests={} requests-left={} \
+             kicks={} waits={}",
+            self.exits_left.get(),
+            self.requests.get(),
+            self.requests_left.get(),
+            self.kicks.get(),
+            self.waits.get(),
+        );
+    }
 }
 
 static STATS: [Stats; MAX_VCPUS] = [const { Stats::new() }; MAX_VCPUS];
@@ -102,6 +172,7 @@ impl Stats {
         Self {
             codes: [const { Counter::new() }; CODES],
             nested_faults: Counter::new(),
+            isolation: IsolationStats::new(),
             stages: [const { StageStats::new() }; Stage::ALL.len()],
             fused: Counter::new(),
             since: Counter::new(),
@@ -212,7 +283,7 @@ impl Stats {
         self.fused.add(1);
     }
 
-    fn report(&self, index: usize) {
+    fn report(&self, index: usize, isolated: bool) {
         let mut total = 0;
         for (code, count) in nonzero(&self.codes, &self.nested_faults) {
             total += count;
@@ -239,12 +310,15 @@ impl Stats {
             self.guest.get(),
             self.host.get()
         );
+        if isolated {
+            self.isolation.report(index, total);
+        }
     }
 }
 
 /// Logs the counters of all vCPUs.
-pub fn report(vcpus: usize) {
+pub fn report(vcpus: usize, isolated: bool) {
     for (index, stats) in STATS.iter().enumerate().take(vcpus) {
-        stats.report(index);
+        stats.report(index, isolated);
     }
 }
