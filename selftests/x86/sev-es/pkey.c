@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/io.h>
 #include <sys/mman.h>
+#include <sys/rseq.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -420,6 +421,22 @@ static void vmmcall_execute_only(void)
 }
 
 /*
+ * When a thread with restartable sequences was preempted, the kernel writes to the thread's memory,
+ * and ends it if that cannot be done.
+ */
+static bool end_sequences(void)
+{
+	void *area = (char *)__builtin_thread_pointer() + __rseq_offset;
+
+	/* There need not be any. The size has to be that of the registration, whatever that was. */
+	for (int size = 0; __rseq_size && size <= 256; size++) {
+		if (!syscall(SYS_rseq, area, size, 1 /* unregister */, RSEQ_SIG))
+			return true;
+	}
+	return !__rseq_size;
+}
+
+/*
  * With all keys taken away, that of the program's code and stack as well, the kernel has to do
  * without the program's memory. A system call and interrupts make it cause exits itself.
  */
@@ -431,6 +448,9 @@ static void all_keys_denied(void)
 	new_key();
 	if (ioperm(SCRATCH, 1, 1))
 		skip("no ioperm()");
+	if (!end_sequences())
+		skip("the C library's restartable sequences cannot be ended");
+	catch_signals();
 	pkru = rdpkru();
 	for (int i = 0; i < 50; i++) {
 		uint64_t rax, rbx = 0, rcx = 0, rdx = 0;
