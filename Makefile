@@ -16,11 +16,12 @@ override quote = '$(subst ','\'',$(1))'
 # ---- What can be set on the command line (make help explains)
 SEV_ES ?= rust
 own-variables := KERNEL_SRC O SEV SEV_ES VCPUS MEM APPEND INITRD DISK KERNEL CBIT APIC ENTRY BATCH \
-		 ARGS FROM TRAILERS TOOLCHAIN CONFIGS SEEDS STEPS FUZZ_TIME
+		 ARGS FROM TRAILERS TOOLCHAIN CONFIGS SEEDS STEPS FUZZ_TIME LOAD_SECONDS \
+		 LOAD_HANDLERS
 export $(own-variables)
 
 test-parts := test-scripts test-unit test-build test-check test-boot test-early test-nmi \
-	      test-nmi-short test-selftests test-tools test-configs test-launch \
+	      test-nmi-short test-load test-selftests test-tools test-configs test-launch \
 	      test-decode test-hostile test-docs
 own-goals := help kernel kernel-rust kernel-c kernel-help tree toolchain sevsim boot \
 	     test $(test-parts) bench check fuzz series series-check clean mrproper distclean
@@ -147,6 +148,10 @@ help:
 #H                    virt-qemu-sev-validate compute (both are installed into the Debian root)
 #H   make test-nmi    the same for each exit, in Rust and C side by side; all secondary CPUs offline
 #H                    and online 200 times in a storm of NMIs, suspend-to-idle in it, and so on
+#H   make test-load   a Debian root on a disk: gcc compiles a program on each vCPU, it is executed,
+#H                    stress-ng runs, all in a storm of NMIs; what comes out has to be what came
+#H                    out on the host, no NMI may be lost, and the kernel may not complain
+#H       LOAD_SECONDS=600   VCPUS=2   LOAD_HANDLERS='rust c'   (default: rust)
 #H   make test-hostile   a host that spoils replies and injects events at random: 20000 times for
 #H                    each seed, in Rust and C; what was found before (tests/hostile)
 #H       SEEDS='1 2 ...'  (default: 1)   STEPS=N   of a boot, two hostile acts each (12000)

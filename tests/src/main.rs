@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 //! `sev-tests`: boots guests in a covering set of configurations (`boot`), by each way into the
-//! kernel and against hosts that lie (`early`), with NMIs at each instruction (`nmi`), against a host
-//! that is hostile at random (`hostile`), and counts
-//! what Rust and C cost side by side (`bench`). Prints KTAP; the last line is "N passed, N failed".
+//! kernel and against hosts that lie (`early`), with NMIs at each instruction (`nmi`), with work for
+//! all CPUs in a storm of NMIs (`load`), against a host that is hostile at random (`hostile`), and
+//! counts what Rust and C cost side by side (`bench`). Prints KTAP; the last line is "N passed, N
+//! failed".
 
 mod bench;
 mod boot;
@@ -85,6 +86,18 @@ enum Part {
         #[arg(long, short)]
         jobs: Option<NonZero<usize>>,
     },
+    /// Compilers, stress-ng and a disk on all CPUs, in a storm of NMIs
+    Load {
+        /// How long, in seconds
+        #[arg(long, default_value_t = 600)]
+        seconds: u64,
+        /// vCPUs
+        #[arg(long, default_value_t = 2)]
+        vcpus: usize,
+        /// Whose handler
+        #[arg(long, value_enum, default_value = "rust", value_delimiter = ' ')]
+        handlers: Vec<nmi::load::Handler>,
+    },
     /// A host that is hostile at random, and what was found with it
     Hostile {
         /// Only cases whose name begins with one of these
@@ -156,6 +169,11 @@ fn main() -> ExitCode {
             timeout,
             jobs,
         } => nmi::run_all(&places, short, &names, timeout, jobs),
+        Part::Load {
+            seconds,
+            vcpus,
+            handlers,
+        } => nmi::load::run(&places, &handlers, vcpus, seconds),
         Part::Hostile {
             names,
             seeds,

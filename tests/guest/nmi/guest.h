@@ -92,12 +92,15 @@ static inline const char *trouble(void)
 		"BUG:", "WARNING:", "rcu: INFO", "soft lockup", "nobody cared", "Call Trace",
 		"SEV-ES: #VC exception", "possible circular", "Oops", "blocked for more than",
 	};
-	static char log[1 << 20];
+	static char log[8 << 20];
 	int len = klogctl(3, log, sizeof(log) - 1);
 
 	if (len < 0)
 		die("klogctl");
 	log[len] = 0;
+	/* The kernel's first words. */
+	if (!strstr(log, "Linux version"))
+		return "nothing about its beginning: it is not complete";
 	for (size_t i = 0; i < sizeof(signs) / sizeof(signs[0]); i++)
 		if (strstr(log, signs[i]))
 			return signs[i];
@@ -107,7 +110,7 @@ static inline const char *trouble(void)
 /* What is wrong after a storm, NULL if nothing. */
 static inline const char *check_storm(unsigned int injected, unsigned int handled)
 {
-	static char text[64];
+	static char text[128];
 	const char *sign = trouble();
 
 	if (counter("wrong")) {

@@ -2,6 +2,8 @@
 //! NMIs at each instruction of the #VC handler, and in storms: boots of the programs in
 //! tests/guest/nmi.
 
+pub mod load;
+mod lost;
 mod row;
 mod storm;
 mod sweep;
@@ -48,9 +50,9 @@ impl Guest<'_> {
             ));
         }
         let mut args: Vec<String> = self.args.split_whitespace().map(String::from).collect();
-        // A handler that is executed step by step takes its time.
+        // The whole log is searched for trouble.
         let append = format!(
-            "nowatchdog {} sevsim.run=/bin/nmi_run nmi.run={}",
+            "log_buf_len=4M {} sevsim.run=/bin/nmi_run nmi.run={}",
             self.words, self.program
         );
         let kernel = kernel.to_string_lossy().into_owned();
@@ -68,6 +70,9 @@ impl Guest<'_> {
         Ok(args)
     }
 }
+
+/// A handler that is executed step by step takes its time.
+const NO_WATCHDOG: &str = "nowatchdog";
 
 /// A case of the suite.
 enum Case {

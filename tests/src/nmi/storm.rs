@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Guests in a storm of NMIs: CPUs that go offline and online, sleep of the whole machine.
 
+use super::lost;
 use super::Guest;
 use crate::cases::Kernel;
 use crate::runner;
@@ -53,14 +54,21 @@ impl Storm {
             program: self.program,
             args: self.args,
             // Else the HPET makes the clock's interrupts, and it sleeps as well.
-            words: if self.sleeps { "hpet=disable" } else { "" },
+            words: if self.sleeps {
+                "nowatchdog hpet=disable"
+            } else {
+                super::NO_WATCHDOG
+            },
             idle: 120,
         };
         let outcome = runner::run(places, self.name, &guest.arguments(places, timeout)?)
             .map_err(|error| error.to_string())?;
         match self.complaint(&outcome) {
             Some(text) => Err(text),
-            None => Ok(summary(&outcome.console)),
+            None => {
+                let none = lost::none(places, self.name)?;
+                Ok(format!("{}; {none}", summary(&outcome.console)))
+            }
         }
     }
 

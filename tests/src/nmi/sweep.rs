@@ -171,7 +171,7 @@ impl Sweep {
                 kernel: self.run.kernel,
                 program: &program,
                 args: "--vcpus 1 --intercept all",
-                words: "",
+                words: super::NO_WATCHDOG,
                 idle: 60,
             };
             let name = format!("{}/boot-{boots}", self.name);
