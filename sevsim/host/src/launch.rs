@@ -34,7 +34,7 @@ unsafe impl PageSized for Vmsa {}
 
 /// A guest that was launched.
 pub struct Guest {
-    /// Its policy and digest.
+    /// Its policy.
     pub launched: Launched,
     vmsas: [Option<InUse<Vmsa>>; MAX_VCPUS],
 }
@@ -61,7 +61,7 @@ pub enum Start<'a> {
 pub fn launch(host: &Host, memory: &Memory, start: &Start<'_>, options: &Options) -> Guest {
     let vector = reset_vector(start, host.vcpus);
     let mut launch = Launch::new(options.firmware, host.vcpus);
-    check(launch.start(options.policy, tik(options)));
+    check(launch.start(options.policy, options.tik));
     if let Start::Firmware(image) = start {
         check(launch.update_data(FOUR_GIB - image.len() as u64, image));
         if options.hashes {
@@ -82,17 +82,16 @@ pub fn launch(host: &Host, memory: &Memory, start: &Start<'_>, options: &Options
         check(launch.update_vmsa(index, &page));
         *slot = Some(page);
     }
-    let (digest, measurement) = check(launch.measure(options.nonce));
+    let measured = check(launch.measure(options.nonce));
     let launched = check(launch.finish());
-    log!(
-        "event measured digest={} policy={:#x} api={} build={}",
-        Hex(&digest),
-        options.policy.bits(),
-        options.firmware.api,
-        options.firmware.build
-    );
-    // Without a key of the owner's the measurement tells nobody anything.
-    if options.tik.is_some() {
+    if let Some((digest, measurement)) = measured {
+        log!(
+            "event measured digest={} policy={:#x} api={} build={}",
+            Hex(&digest),
+            options.policy.bits(),
+            options.firmware.api,
+            options.firmware.build
+        );
         log!("event measurement blob={}", Hex(&measurement.blob()));
     }
     Guest { launched, vmsas }
@@ -103,11 +102,6 @@ fn check<T>(result: Result<T, LaunchError>) -> T {
         Ok(value) => value,
         Err(error) => fatal!("launch: {error}"),
     }
-}
-
-fn tik(options: &Options) -> machine::launch::Tik {
-    // Nobody sees a MAC by this one.
-    options.tik.unwrap_or(machine::launch::Tik([0; 16]))
 }
 
 /// Where other vCPUs than the first start. One alone needs none, and no firmware made for SEV-ES.

@@ -72,7 +72,8 @@ pub struct Launch {
     #[arg(long, value_name = "BITS", default_value = "0x4", value_parser = policy)]
     pub policy: Policy,
 
-    /// The owner's transport integrity key (16 bytes): the launch is measured by it
+    /// The owner's transport integrity key (16 bytes): the launch is measured, and digest and
+    /// measurement are printed at the end
     #[arg(long, value_name = "FILE")]
     pub tik: Option<PathBuf>,
 

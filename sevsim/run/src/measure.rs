@@ -54,7 +54,7 @@ fn launch(
     let told = |error: LaunchError| SetupError(error.to_string());
     let mut launch = Launch::new(args.launch.sev_firmware, args.vcpus);
     launch
-        .start(args.launch.policy, tik.unwrap_or(Tik([0; 16])))
+        .start(args.launch.policy, Some(tik.unwrap_or(Tik([0; 16]))))
         .map_err(told)?;
     let gpa = FOUR_GIB.checked_sub(image.len() as u64);
     let gpa = gpa.ok_or_else(|| SetupError("the firmware is larger than 4 GiB".into()))?;
@@ -82,7 +82,8 @@ fn launch(
                 .map_err(|error| SetupError(format!("cannot write {}: {error}", path.display())))?;
         }
     }
-    launch.measure(nonce).map_err(told)
+    let measured = launch.measure(nonce).map_err(told)?;
+    Ok(measured.expect("there is a key"))
 }
 
 fn save_areas(args: &Measure, image: &[u8]) -> Result<Vec<Vmsa>, SetupError> {

@@ -15,7 +15,7 @@ fn vmsa() -> Vmsa {
 
 fn call(launch: &mut Launch, command: Command) -> Result<(), LaunchError> {
     match command {
-        Command::Start => launch.start(Policy::DEFAULT, TIK),
+        Command::Start => launch.start(Policy::DEFAULT, Some(TIK)),
         Command::UpdateData => launch.update_data(0xffff_0000, &DATA),
         Command::UpdateVmsa => launch.update_vmsa(0, &vmsa()),
         Command::Measure => launch.measure([0; 16]).map(drop),
@@ -79,12 +79,12 @@ fn each_command_in_each_state() {
 fn a_refused_command_does_not_change_the_digest() {
     let digest = |mischief: &dyn Fn(&mut Launch)| {
         let mut launch = Launch::new(Firmware::default(), 2);
-        launch.start(Policy::DEFAULT, TIK).unwrap();
+        launch.start(Policy::DEFAULT, Some(TIK)).unwrap();
         launch.update_data(0, &DATA).unwrap();
         mischief(&mut launch);
         launch.update_vmsa(0, &vmsa()).unwrap();
         launch.update_vmsa(1, &vmsa()).unwrap();
-        launch.measure([1; 16]).unwrap()
+        launch.measure([1; 16]).unwrap().unwrap()
     };
     let good = digest(&|_| ());
     let bad = digest(&|launch| {
@@ -111,15 +111,26 @@ fn a_refused_command_does_not_change_the_digest() {
 }
 
 #[test]
+fn without_a_key_nothing_is_measured() {
+    let mut launch = Launch::new(Firmware::default(), 1);
+    launch.start(Policy::DEFAULT, None).unwrap();
+    launch.update_data(0, &DATA).unwrap();
+    assert_eq!(launch.measure([1; 16]), Err(LaunchError::NoVmsa(0)));
+    launch.update_vmsa(0, &vmsa()).unwrap();
+    assert_eq!(launch.measure([1; 16]), Ok(None));
+    assert!(launch.finish().is_ok());
+}
+
+#[test]
 fn policy_is_checked_at_start() {
     let mut launch = Launch::new(Firmware::default(), 1);
     let plain_sev = Policy::new(Policy::NODBG).unwrap();
-    let error = launch.start(plain_sev, TIK).unwrap_err();
+    let error = launch.start(plain_sev, Some(TIK)).unwrap_err();
     assert_eq!(error, LaunchError::Policy(PolicyError::NotSevEs));
     assert_eq!((error.status(), launch.state()), (Some(7), State::Uninit));
     let late = Policy::new(0x3801_0004).unwrap();
-    assert_eq!(launch.start(late, TIK).unwrap_err().status(), Some(7));
-    assert_eq!(launch.start(Policy::DEFAULT, TIK), Ok(()));
+    assert_eq!(launch.start(late, Some(TIK)).unwrap_err().status(), Some(7));
+    assert_eq!(launch.start(Policy::DEFAULT, Some(TIK)), Ok(()));
 }
 
 #[test]
