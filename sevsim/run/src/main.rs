@@ -7,6 +7,7 @@
 mod cli;
 mod codes;
 mod console;
+mod isolation;
 mod ktap;
 mod measure;
 mod process;

@@ -6,6 +6,7 @@ use std::fmt::Write;
 
 use serde_json::json;
 
+use crate::isolation;
 use crate::ktap::Outcome;
 use crate::measure;
 use crate::process::Run;
@@ -126,6 +127,8 @@ pub fn summary(config: &Config, run: &Run, verdict: &Verdict) -> String {
         }
     }
     text += &measure::told(&run.seen.log);
+    let image = std::fs::read(&config.cli.sevsim).unwrap_or_default();
+    text += &isolation::told(&run.seen.log, &image);
     let word = verdict.word();
     let wall = run.wall.as_secs_f64();
     let _ = writeln!(text, "sevsim-run: {word}: {} ({wall:.1} s)", verdict.line());

@@ -2,6 +2,7 @@
 //! From what was seen to one verdict: pure, so that every way to end is tested without QEMU.
 
 use crate::codes::termination_reason;
+use crate::isolation;
 use crate::ktap::{Judgement, KnownFailures, Ktap, Outcome};
 use crate::simlog::SimLog;
 
@@ -186,6 +187,11 @@ pub fn classify(seen: &Seen, expect: &Expect, known: &KnownFailures) -> Verdict 
             return Verdict::CheckFailed(format!(
                 "the guest showed its hypervisor what it should not: {}",
                 leak.pairs()
+            ));
+        }
+        if let Some(fault) = isolation::first_fault(&seen.log) {
+            return Verdict::CheckFailed(format!(
+                "sevsim's handling of an exit touched what is not mapped: {fault}"
             ));
         }
         return judge_result(seen, expect, known);

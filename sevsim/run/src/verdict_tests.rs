@@ -218,3 +218,14 @@ fn a_leak_is_a_failure_of_the_run() {
     assert_eq!(verdict.exit_code(), 3);
     assert!(verdict.line().contains("offset=0x308"));
 }
+
+#[test]
+fn a_fault_in_the_isolated_space_is_a_failure_of_the_run() {
+    let mut fault = checked(&["1..1", "ok 1 a"], 0);
+    fault
+        .log
+        .line("sevsim: event asi-fault vcpu=0 error=0x0 rip=0x10 address=0x2000");
+    let verdict = verdict(&fault);
+    assert_eq!(verdict.exit_code(), 3);
+    assert!(verdict.line().contains("on 0x2000"));
+}
