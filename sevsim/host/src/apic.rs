@@ -14,6 +14,11 @@ const X2APIC_ENABLED: u64 = 1 << 10;
 const X2APIC_ICR: u32 = 0x830;
 const ICR_LOW: u64 = 0x300;
 const ICR_HIGH: u64 = 0x310;
+const X2APIC: u32 = 0x800;
+const END_OF_INTERRUPT: u64 = 0xb0;
+const IN_SERVICE: core::ops::Range<u64> = 0x100..0x180;
+const TIMER: u64 = 0x320;
+const INITIAL_COUNT: u64 = 0x380;
 const INIT: u32 = 0x4500;
 const STARTUP: u32 = 0x4600;
 const NMI: u32 = 0x4400;
@@ -56,6 +61,56 @@ fn send(apic_id: usize, command: u32) {
         high.write_volatile((apic_id as u32) << 24);
         low.write_volatile(command);
         high.write_volatile(saved);
+    }
+}
+
+/// Reads a register of this CPU's APIC, by its offset in the page.
+fn read(offset: u64) -> u32 {
+    let base = cpu::rdmsr(APIC_BASE_MSR).unwrap_or(0);
+    if base & X2APIC_ENABLED != 0 {
+        return cpu::rdmsr(X2APIC + (offset >> 4) as u32).unwrap_or(0) as u32;
+    }
+    // SAFETY: a register of the APIC.
+    unsafe { register(base, offset).read_volatile() }
+}
+
+/// Writes a register of this CPU's APIC.
+fn write(offset: u64, value: u32) {
+    let base = cpu::rdmsr(APIC_BASE_MSR).unwrap_or(0);
+    if base & X2APIC_ENABLED != 0 {
+        cpu::wrmsr(X2APIC + (offset >> 4) as u32, value.into());
+        return;
+    }
+    // SAFETY: as above.
+    unsafe { register(base, offset).write_volatile(value) }
+}
+
+/// The timer of this CPU's APIC, for a guest that is put back to an earlier state.
+#[derive(Clone, Copy, Default)]
+pub struct Timer {
+    control: u32,
+    count: u32,
+}
+
+impl Timer {
+    /// As it is set.
+    pub fn now() -> Self {
+        Self {
+            control: read(TIMER),
+            count: read(INITIAL_COUNT),
+        }
+    }
+
+    /// Sets it again, and ends the interrupts in service: in the earlier state there were none.
+    pub fn restore(self) {
+        for _ in 0..256 {
+            if IN_SERVICE.step_by(0x10).all(|offset| read(offset) == 0) {
+                break;
+            }
+            write(END_OF_INTERRUPT, 0);
+        }
+        write(TIMER, self.control);
+        write(INITIAL_COUNT, self.count);
     }
 }
 

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The exit loop of one vCPU: what the machine does itself, what becomes #VC, what is a VMGEXIT.
 
+mod assault;
 mod control;
 mod hostile;
 mod msr;
+mod rewind;
 mod stage;
 mod state;
 pub mod stats;
@@ -119,6 +121,9 @@ impl Vcpu {
         vm.storm(self.index);
         if vm.options().hostile.is_some() {
             self.hostile_enter();
+            if self.assaulted() {
+                self.assault_prepare();
+            }
         }
         if self.stepping.mine {
             self.sweep_nmi();
@@ -141,6 +146,9 @@ impl Vcpu {
         }
         if self.stepping.mine {
             self.sweep_enter();
+        }
+        if self.assaulted() {
+            self.assault_enter();
         }
         if self.world.memory.isolated {
             isolation::before_run();
@@ -170,6 +178,9 @@ impl Vcpu {
             return;
         }
         self.notice_cr3();
+        if self.assaulted() && self.assault_exit(code) {
+            return;
+        }
         self.dispatch(code, info1, info2);
         if mine {
             self.sweep_handled();
@@ -285,7 +296,7 @@ impl Vcpu {
             match first.meets(delivery::VECTOR) {
                 Meeting::Second => (),
                 Meeting::DoubleFault => return self.inject(Event::DF),
-                Meeting::Shutdown => self.shutdown(),
+                Meeting::Shutdown => return self.shutdown(),
             }
         }
         let world = self.world;
@@ -347,7 +358,10 @@ impl Vcpu {
 
     #[cold]
     #[inline(never)]
-    fn shutdown(&self) -> ! {
+    fn shutdown(&mut self) {
+        if self.assault_shutdown() {
+            return;
+        }
         stop::end(
             Verdict::TripleFault,
             format_args!(
@@ -445,6 +459,9 @@ impl Vcpu {
             self.handled_isolated(msr);
         }
         self.ghcb_msr = msr;
+        if self.assaulted() {
+            self.assault_replied();
+        }
         match next {
             Next::Resume => (),
             Next::Hold => {
@@ -473,7 +490,10 @@ impl Vcpu {
 
     #[cold]
     #[inline(never)]
-    fn stop(&self, why: Stop) -> ! {
+    fn stop(&mut self, why: Stop) {
+        if self.assault_stop(&why) {
+            return;
+        }
         let vcpu = self.index;
         match why {
             Stop::PowerOff => stop::end(Verdict::PowerOff, format_args!("poweroff vcpu={vcpu}")),
@@ -511,7 +531,7 @@ impl Vcpu {
             }
         }
         if inner {
-            self.walked_nowhere(info1, info2);
+            return self.walked_nowhere(info1, info2);
         }
         self.vc(exit::NPF);
     }
@@ -519,7 +539,10 @@ impl Vcpu {
     /// Nothing that a #VC could mend: hardware exits to a host that has no way out.
     #[cold]
     #[inline(never)]
-    fn walked_nowhere(&self, info1: u64, info2: u64) -> ! {
+    fn walked_nowhere(&mut self, info1: u64, info2: u64) {
+        if self.assault_shutdown() {
+            return;
+        }
         log!(
             "vCPU {}: fetch or page walk at {info2:#x}, which is no memory, info1={info1:#x} {}",
             self.index,

@@ -105,6 +105,40 @@ pub fn private_map<F: Frames>(frames: &mut F, layout: &Layout) -> Result<u64, Ex
     Ok(pdpt)
 }
 
+/// Calls `each` with address and size of the pages that were written since the last call, of the
+/// memory below a page-directory-pointer table. Before the first call all count as written. The
+/// caller flushes the TLB.
+pub fn take_dirty<F: Frames>(frames: &mut F, pdpt: u64, mut each: impl FnMut(u64, u64)) {
+    let mut take = |frames: &mut F, table, index| {
+        let entry = frames.get(table, index);
+        if entry & (PRESENT | WRITABLE | DIRTY) == PRESENT | WRITABLE | DIRTY {
+            frames.set(table, index, entry & !DIRTY);
+            each(
+                entry & ADDRESS,
+                if entry & LARGE != 0 { LARGE_SIZE } else { 4096 },
+            );
+        }
+    };
+    for third in 0..512 {
+        let directory = frames.get(pdpt, third);
+        if directory & PRESENT == 0 {
+            continue;
+        }
+        let directory = directory & ADDRESS;
+        for second in 0..512 {
+            let table = frames.get(directory, second);
+            if table & PRESENT == 0 {
+                continue;
+            }
+            if table & LARGE != 0 {
+                take(frames, directory, second);
+                continue;
+            }
+            (0..512).for_each(|first| take(frames, table & ADDRESS, first));
+        }
+    }
+}
+
 /// How a page's address without C-bit is used at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Alias {
@@ -169,6 +203,11 @@ impl Tables {
             self.private_aliases += 1;
         }
         Ok(true)
+    }
+
+    /// The table of addresses without C-bit, for [`take_dirty`].
+    pub fn alias_table(&self) -> u64 {
+        self.aliases
     }
 
     /// Forgets all aliases; the caller flushes the TLB. Page-table pages stay for later use.
@@ -322,6 +361,30 @@ mod tests {
             tables.alias(&mut pool, &LAYOUT, 0xfee0_0000, Alias::Data),
             Ok(false)
         );
+    }
+
+    #[test]
+    fn dirty_pages_are_taken_once() {
+        let mut pool = Pool::new(usize::MAX);
+        let private = private_map(&mut pool, &LAYOUT).unwrap();
+        let mut tables = Tables::new(&mut pool, private, 51).unwrap();
+        let taken = |pool: &mut Pool, table| {
+            let mut all = Vec::new();
+            take_dirty(pool, table, |address, size| all.push((address, size)));
+            all
+        };
+        let all = taken(&mut pool, private);
+        assert!(all.contains(&(LAYOUT.private_low + 0x20_0000, 0x20_0000)));
+        // The firmware cannot be written.
+        let flash = LAYOUT.flash_copy..LAYOUT.flash_copy + LAYOUT.flash;
+        assert!(!all.iter().any(|(address, _)| flash.contains(address)));
+        assert_eq!(taken(&mut pool, private), []);
+        tables
+            .alias(&mut pool, &LAYOUT, 0x5000, Alias::Data)
+            .unwrap();
+        let aliases = tables.alias_table();
+        assert_eq!(taken(&mut pool, aliases), [(0x5000, 4096)]);
+        assert_eq!(taken(&mut pool, aliases), []);
     }
 
     #[test]

@@ -149,7 +149,7 @@ impl Vcpu {
 
     #[cold]
     #[inline(never)]
-    fn forget_aliases(&mut self) {
+    pub fn forget_aliases(&mut self) {
         if self.tables.private_aliases != 0 {
             let mut frames = pages::NestedTables(&self.world.memory);
             self.tables.forget(&mut frames);

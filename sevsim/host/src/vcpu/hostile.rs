@@ -17,8 +17,14 @@ const PORT: u64 = 0x5c0;
 const STEP: u64 = 0;
 /// Read: leaks found so far.
 const LEAKS: u64 = 4;
+/// Written: an attempt begins, with an event within so many instructions, or ends (`assault`).
+/// Read: how the last one ended, 0 in an attempt.
+const ATTEMPT: u64 = 8;
+/// Written: halves of four addresses of the kernel, the lower one first.
+const ADDRESS: u64 = 12;
 
-/// A byte written here: an event of the step is due, right before the next instruction. Within the
+/// A byte written here: an event of the step is due, right before the next instruction; for an
+/// event in the kernel, an NMI. Within the
 /// reach of OUT with an immediate port, for which no register is needed.
 const TRIGGER: u64 = 0xee;
 
@@ -38,23 +44,31 @@ impl Vcpu {
         let offset = port.wrapping_sub(PORT);
         let single = info1 & (IOIO_STRING | IOIO_32) == IOIO_32;
         let trigger = info1 & (IOIO_STRING | IOIO_8 | IOIO_IN) == IOIO_8 && port == TRIGGER;
-        let ours = trigger || single && matches!(offset, STEP | LEAKS);
+        let ours = trigger || single && matches!(offset, STEP | LEAKS | ATTEMPT | ADDRESS);
         if vm.options().hostile.is_none() || !ours {
             return false;
         }
+        self.vmcb.save.rip = next_rip;
+        self.vmcb.save.rflags &= !bits::RFLAGS_RF;
+        self.vmcb.control.int_state = 0;
+        let value = self.vmcb.save.rax as u32;
         if trigger {
             vm.hostile_trigger(self.index);
         } else if info1 & IOIO_IN != 0 {
             self.vmcb.save.rax = u64::from(match offset {
                 STEP => vm.hostile_done(self.index),
+                ATTEMPT => self.assault_outcome(),
+                ADDRESS => 0,
                 _ => vm.leaks_found(),
             });
         } else if offset == STEP {
-            vm.hostile_arm(self.index, self.vmcb.save.rax as u32);
+            vm.hostile_arm(self.index, value);
+            self.assault_arm();
+        } else if offset == ATTEMPT {
+            self.assault_attempt(value);
+        } else if offset == ADDRESS {
+            self.assault_address(value);
         }
-        self.vmcb.save.rip = next_rip;
-        self.vmcb.save.rflags &= !bits::RFLAGS_RF;
-        self.vmcb.control.int_state = 0;
         true
     }
 
@@ -74,7 +88,7 @@ impl Vcpu {
             HostileEvent::Exception { vector, error } => {
                 self.inject(Event::fault(vector, error));
             }
-            HostileEvent::Nmi => self.world.vm.nmi_arrived(self.index),
+            HostileEvent::Nmi | HostileEvent::RawNmi => self.world.vm.nmi_arrived(self.index),
         }
     }
 }

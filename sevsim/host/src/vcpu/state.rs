@@ -12,6 +12,8 @@ use machine::stage::Tracker;
 use machine::vmcb::Segment;
 use machine::vmcb::Vmcb;
 
+use super::assault::Assault;
+use super::rewind::Saved;
 use super::stats::Stats;
 use super::sweep::Stepping;
 use crate::cpu;
@@ -65,6 +67,10 @@ pub struct Vcpu {
     pub tracker: Tracker,
     /// Execution by single steps.
     pub stepping: Stepping,
+    /// Attacks on the kernel.
+    pub assault: Assault,
+    /// An earlier state.
+    pub saved: Option<Saved>,
     /// Counters.
     pub stats: &'static Stats,
 }
@@ -111,6 +117,8 @@ impl Vcpu {
                 cbit_active: false,
                 tracker: Tracker::new(options.entry == Entry::Firmware),
                 stepping: Stepping::default(),
+                assault: Assault::default(),
+                saved: None,
                 stats: Stats::of(index),
             });
             &mut *at

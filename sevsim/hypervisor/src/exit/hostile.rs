@@ -7,6 +7,7 @@ use crate::ghcb::Ghcb;
 use crate::hostile::{event, reply, Target};
 use crate::leak::{Leak, Request, SEEN};
 use crate::lies::Stage;
+use crate::options::LeakCheck;
 use crate::platform::Platform;
 use crate::vcpu::Vcpu;
 use crate::vm::Vm;
@@ -107,7 +108,12 @@ impl<P: Platform> Vm<P> {
 
     /// The test port: now is the time for the event of this step.
     pub fn hostile_trigger(&self, vcpu: usize) {
-        self.vcpus()[vcpu].own.hostile.trigger();
+        let vcpu = &self.vcpus()[vcpu];
+        if vcpu.own.hostile.target() == Target::KernelEvent {
+            vcpu.nmi.arrive();
+        } else {
+            vcpu.own.hostile.trigger();
+        }
     }
 
     /// The test port: what was done in this step.
@@ -123,6 +129,71 @@ impl<P: Platform> Vm<P> {
     /// A #VC is delivered, in user mode or in the kernel. Only a hostile host cares.
     pub fn hostile_exception(&self, vcpu: usize, user: bool) {
         self.vcpus()[vcpu].own.hostile.exception(user);
+    }
+
+    /// The event to inject into the kernel in this step, and how many of `depth` instructions pass
+    /// before it.
+    pub fn hostile_kernel_event(&self, vcpu: usize, depth: u64) -> Option<(u64, event::Event)> {
+        let hostile = &self.vcpus()[vcpu].own.hostile;
+        let mut random = hostile.kernel_event(self.options().hostile.as_ref()?)?;
+        Some(event::choose_kernel(&mut random, depth))
+    }
+
+    /// An event went into the kernel.
+    pub fn hostile_injected(&self, vcpu: usize, event: event::Event) {
+        self.vcpus()[vcpu].own.hostile.did(event.word());
+    }
+
+    /// The number of the step.
+    pub fn hostile_step(&self, vcpu: usize) -> u32 {
+        self.vcpus()[vcpu].own.hostile.step()
+    }
+
+    /// Whether replies of this step change while the guest reads them, which the machine has to
+    /// follow.
+    pub fn hostile_follows(&self, vcpu: usize) -> bool {
+        let target = self.vcpus()[vcpu].own.hostile.target();
+        matches!(target, Target::Rewrite | Target::KernelRewrite)
+    }
+
+    /// Frequency of the TSC.
+    pub fn tsc_khz(&self) -> u32 {
+        self.platform().tsc_khz()
+    }
+
+    /// Whether the reply to this vCPU's last VMGEXIT is to change while the guest reads it.
+    pub fn hostile_rewrites(&self, vcpu: usize) -> bool {
+        self.vcpus()[vcpu].own.hostile.rewrites()
+    }
+
+    /// Changes the reply that the guest is reading.
+    pub fn hostile_rewrite(&self, vcpu: usize, gpa: u64) {
+        let hostile = &self.vcpus()[vcpu].own.hostile;
+        let plan = self.options().hostile.as_ref();
+        let Some(mut random) = plan.and_then(|plan| hostile.rewrite(plan)) else {
+            return;
+        };
+        let chosen = reply::choose(&mut random, false) & !(reply::MSR | reply::NMI);
+        reply::spoil(
+            &mut random,
+            chosen,
+            |offset| self.shared(gpa + offset),
+            |offset, value| {
+                let _ = self.platform().write_shared_u64(gpa + offset, value);
+            },
+        );
+        hostile.did(chosen);
+    }
+
+    /// The guest was put back to an earlier state, in which no NMI was under way and the GHCB MSR
+    /// was `ghcb_msr`: nothing is attacked any more.
+    pub fn hostile_rewound(&self, vcpu: usize, ghcb_msr: u64) {
+        let vcpu = &self.vcpus()[vcpu];
+        vcpu.own.hostile.arm(0);
+        vcpu.nmi.reset();
+        if self.options().leak_check != LeakCheck::Off && ghcb_msr & 0xfff == 0 {
+            self.note_reply(vcpu, ghcb_msr);
+        }
     }
 
     /// The event to inject before the next instruction in user mode, if there is one. It is due

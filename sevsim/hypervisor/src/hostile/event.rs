@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Hostile events: what a host can inject, before any instruction it likes.
+//! Hostile events: what a host can inject, before any instruction it likes, of user space or of the
+//! kernel.
 
 use super::random::Random;
 
@@ -17,8 +18,10 @@ pub enum Event {
         /// Error code.
         error: u32,
     },
-    /// NMI.
+    /// NMI, when the guest is open for one.
     Nmi,
+    /// NMI at once, whatever the guest is doing.
+    RawNmi,
 }
 
 impl Event {
@@ -32,6 +35,7 @@ impl Event {
                 (3 << 28) | (u64::from(vector) << 16) | u64::from(error & 0xffff)
             }
             Self::Nmi => (4 << 28) | (2 << 16),
+            Self::RawNmi => (5 << 28) | (2 << 16),
         }
     }
 }
@@ -96,9 +100,54 @@ pub fn choose(random: &mut Random) -> Event {
     }
 }
 
+/// Chooses an event for the kernel, and how many instructions of a handler pass before it: up to
+/// `depth`, half of the time few. Most are #VCs, of which the guest's handler has to find out that
+/// they do not belong to the instruction.
+pub fn choose_kernel(random: &mut Random, depth: u64) -> (u64, Event) {
+    let depth = if random.one_in(2) {
+        depth.min(48)
+    } else {
+        depth
+    };
+    let boundary = random.below(depth.max(1));
+    let event = match random.below(20) {
+        0 => Event::RawNmi,
+        1 => Event::Interrupt(0x80),
+        2 => match 0x20 + random.below(0xe0) as u8 {
+            REBOOT => Event::Interrupt(0x80),
+            vector => Event::Interrupt(vector),
+        },
+        3 => Event::Exception {
+            vector: 14,
+            error: random.pick(&[0, 1, 2, 3, 4, 6, 7, 0x10, 0x11]),
+        },
+        4 | 5 => Event::Exception {
+            vector: random.pick(&[0, 1, 3, 4, 5, 6, 8, 10, 11, 12, 13, 16, 17, 18, 19]),
+            error: random.value() as u32,
+        },
+        6 => Event::Vc(random.value() as u32),
+        _ => Event::Vc(random.pick(&CODES)),
+    };
+    (boundary, event)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_kernel_gets_vcs_above_all_and_at_each_depth() {
+        let mut random = Random::new(1, 2, 3);
+        let all: Vec<_> = (0..5000).map(|_| choose_kernel(&mut random, 400)).collect();
+        let of = |wanted: fn(&Event) -> bool| all.iter().filter(|(_, e)| wanted(e)).count();
+        assert!(of(|event| matches!(event, Event::Vc(_))) > 3000);
+        assert!(of(|event| *event == Event::RawNmi) > 100);
+        assert!(of(|event| *event == Event::Interrupt(REBOOT)) == 0);
+        assert!(all.iter().all(|(boundary, _)| *boundary < 400));
+        assert!(all.iter().filter(|(boundary, _)| *boundary < 48).count() > 2500);
+        assert!(all.iter().any(|(boundary, _)| *boundary > 390));
+        assert_eq!(choose_kernel(&mut random, 0).0, 0);
+    }
 
     #[test]
     fn all_kinds_come_and_none_that_only_ends_the_guest() {
@@ -132,5 +181,6 @@ mod tests {
         };
         assert_eq!(fault.word(), 0x300e_0006);
         assert_eq!(Event::Nmi.word(), 0x4002_0000);
+        assert_eq!(Event::RawNmi.word(), 0x5002_0000);
     }
 }

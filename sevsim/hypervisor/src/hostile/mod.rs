@@ -74,6 +74,13 @@ pub enum Target {
     Deadly = 3,
     /// An event, before the next instruction in user mode.
     Event = 4,
+    /// An event in the kernel, somewhere in what the test port's address begins.
+    KernelEvent = 5,
+    /// Replies to exits that come from user mode, changed again before each instruction of the
+    /// handler that reads them.
+    Rewrite = 6,
+    /// The same for exits of the kernel.
+    KernelRewrite = 7,
 }
 
 impl Target {
@@ -83,6 +90,9 @@ impl Target {
             2 => Self::Kernel,
             3 => Self::Deadly,
             4 => Self::Event,
+            5 => Self::KernelEvent,
+            6 => Self::Rewrite,
+            7 => Self::KernelRewrite,
             _ => Self::Off,
         }
     }
@@ -95,6 +105,8 @@ pub struct Hostile {
     armed: Word,
     /// Hostile acts of the step so far.
     parts: Word,
+    /// Changes of a reply while it is read, in this step.
+    rewritten: Word,
     /// What was done in this step (see [`reply`] and [`event`]).
     done: Word,
     /// Whether the last #VC was one to attack.
@@ -112,6 +124,7 @@ impl Hostile {
     pub fn arm(&self, word: u32) {
         self.armed.set(word.into());
         self.parts.set(0);
+        self.rewritten.set(0);
         self.done.set(0);
         self.aim.set(false);
         self.due.set(false);
@@ -149,16 +162,16 @@ impl Hostile {
     pub fn exception(&self, user: bool) {
         let target = self.target();
         self.aim.set(match target {
-            Target::User => user,
-            Target::Kernel | Target::Deadly => !user,
-            Target::Off | Target::Event => false,
+            Target::User | Target::Rewrite => user,
+            Target::Kernel | Target::Deadly | Target::KernelRewrite => !user,
+            Target::Off | Target::Event | Target::KernelEvent => false,
         });
     }
 
     /// Random numbers for the next hostile act on an exit, if there is to be one, and its number
     /// within the step.
     pub fn attack(&self, plan: &Plan) -> Option<(Random, u64)> {
-        if !self.aim.get() {
+        if !self.aim.get() || self.rewrites() {
             return None;
         }
         let part = self.parts.get();
@@ -176,6 +189,33 @@ impl Hostile {
         }
         self.due.set(false);
         plan.random(self.step(), 0)
+    }
+
+    /// Random numbers for the event in the kernel of this step.
+    pub fn kernel_event(&self, plan: &Plan) -> Option<Random> {
+        if self.target() != Target::KernelEvent {
+            return None;
+        }
+        plan.random(self.step(), 0)
+    }
+
+    /// Random numbers for a change of the reply that the guest is reading, if there is to be one
+    /// now. Some steps have many, some about one.
+    pub fn rewrite(&self, plan: &Plan) -> Option<Random> {
+        if !self.rewrites() {
+            return None;
+        }
+        self.rewritten.add(1);
+        let rarity = plan
+            .random(self.step(), MAX_PARTS)?
+            .pick(&[1, 4, 16, 64, 128]);
+        let mut random = plan.random(self.step(), MAX_PARTS + self.rewritten.get())?;
+        random.one_in(rarity).then_some(random)
+    }
+
+    /// Whether the last #VC is one whose reply changes while it is read.
+    pub fn rewrites(&self) -> bool {
+        self.aim.get() && matches!(self.target(), Target::Rewrite | Target::KernelRewrite)
     }
 
     /// Notes what was done.
@@ -234,9 +274,22 @@ mod tests {
             assert_eq!(hostile.attack(&plan).is_some(), kernel);
             assert!(hostile.inject(&plan).is_none());
         }
+        for (target, user, kernel) in [(6, true, false), (7, false, true)] {
+            hostile.arm((target << 28) | 5);
+            for (mode, wanted) in [(true, user), (false, kernel)] {
+                hostile.exception(mode);
+                assert!(hostile.attack(&plan).is_none(), "honest at first");
+                let changes = (0..1000).filter_map(|_| hostile.rewrite(&plan)).count();
+                assert_eq!(changes > 0, wanted);
+            }
+        }
+        hostile.arm((5 << 28) | 5);
+        assert!(hostile.kernel_event(&plan).is_some());
+        hostile.arm((3 << 28) | 5);
+        assert!(hostile.kernel_event(&plan).is_none());
         hostile.exception(false);
         let acts = (0..100).filter_map(|_| hostile.attack(&plan)).count();
-        assert_eq!(acts as u64, MAX_PARTS - 1, "a step comes to its end");
+        assert_eq!(acts as u64, MAX_PARTS, "a step comes to its end");
         hostile.arm((4 << 28) | 6);
         hostile.exception(true);
         assert!(hostile.attack(&plan).is_none());
@@ -244,6 +297,6 @@ mod tests {
         hostile.trigger();
         assert!(hostile.inject(&plan).is_some());
         assert!(hostile.inject(&plan).is_none(), "once a step");
-        assert_eq!(hostile.counts(), (0, 4));
+        assert_eq!(hostile.counts(), (0, 8));
     }
 }
