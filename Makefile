@@ -22,7 +22,7 @@ export $(own-variables)
 
 test-parts := test-scripts test-unit test-build test-check test-boot test-early test-nmi \
 	      test-nmi-short test-load test-selftests test-tools test-configs test-launch \
-	      test-decode test-hostile test-docs
+	      test-decode test-hostile test-asi test-docs
 own-goals := help kernel kernel-rust kernel-c kernel-help tree toolchain sevsim boot \
 	     test $(test-parts) bench check fuzz series series-check clean mrproper distclean
 
@@ -155,6 +155,8 @@ help:
 #H   make test-hostile   a host that spoils replies and injects events at random: 20000 times for
 #H                    each seed, in Rust and C; what was found before (tests/hostile)
 #H       SEEDS='1 2 ...'  (default: 1)   STEPS=N   of a boot, two hostile acts each (12000)
+#H   make test-asi    sevsim with exits handled in an address space of their own: boots and a load
+#H                    (more than 99 % of exits inside), its cost, faults on purpose, wrong options
 #H   make test-selftests   the kernel's own selftests and the check, in three columns: a guest
 #H                    without SEV, with C, and with Rust
 #H   make test-configs   build and boot the Rust kernel by gcc, by the newest rustc, and with the

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 //! `sev-tests`: boots guests in a covering set of configurations (`boot`), by each way into the
 //! kernel and against hosts that lie (`early`), with NMIs at each instruction (`nmi`), with work for
-//! all CPUs in a storm of NMIs (`load`), against a host that is hostile at random (`hostile`), and
-//! counts what Rust and C cost side by side (`bench`). Prints KTAP; the last line is "N passed, N
-//! failed".
+//! all CPUs in a storm of NMIs (`load`), against a host that is hostile at random (`hostile`), on one
+//! that isolates its address space (`asi`), and counts what Rust and C cost side by side (`bench`).
+//! Prints KTAP; the last line is "N passed, N failed".
 
+mod asi;
 mod bench;
 mod boot;
 mod cases;
@@ -115,6 +116,17 @@ enum Part {
         #[arg(long, short)]
         jobs: Option<NonZero<usize>>,
     },
+    /// Address space isolation of the host: boots, a load, faults, cost
+    Asi {
+        /// Only cases whose name begins with one of these
+        names: Vec<String>,
+        /// Seconds for one boot
+        #[arg(long, default_value_t = 400)]
+        timeout: u64,
+        /// Guests with one vCPU that run side by side (default: as many as there are CPUs)
+        #[arg(long, short)]
+        jobs: Option<NonZero<usize>>,
+    },
     /// The kernel's own selftests, in a guest without SEV, with C and with Rust
     Selftests {
         /// Seconds for one boot
@@ -184,6 +196,11 @@ fn main() -> ExitCode {
             let cases = hostile::cases(&places.top, &seeds, steps);
             suite::run_all(&places, cases, &names, timeout, jobs)
         }
+        Part::Asi {
+            names,
+            timeout,
+            jobs,
+        } => suite::run_all(&places, asi::cases(), &names, timeout, jobs),
         Part::Selftests { timeout } => selftests::run(&places, timeout),
         Part::Bench {
             instructions: true, ..
