@@ -19,6 +19,7 @@
 #include <linux/uaccess.h>
 
 #include <asm/desc.h>
+#include <asm/fred.h>
 #include <asm/ptrace.h>
 #include <asm/segment.h>
 #include <asm/sev.h>
@@ -38,6 +39,20 @@ bool noinstr sev_es_shim_ghcbs_initialized(void)
 unsigned long noinstr sev_es_shim_pa_nodebug(const void *addr)
 {
 	return __pa_nodebug(addr);
+}
+
+/*
+ * Put the address of a page fault where exc_page_fault() looks for it: CR2, but
+ * with FRED the event data of the stack frame, which #VC leaves 0.
+ */
+void noinstr sev_es_shim_set_fault_address(struct pt_regs *regs,
+					   unsigned long addr)
+{
+	write_cr2(addr);
+#ifdef CONFIG_X86_FRED
+	if (cpu_feature_enabled(X86_FEATURE_FRED))
+		fred_info(regs)->edata = addr;
+#endif
 }
 
 /*

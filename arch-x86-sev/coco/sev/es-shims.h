@@ -15,6 +15,7 @@ struct pt_regs;
 bool sev_es_shim_in_syscall_gap(struct pt_regs *regs);
 bool sev_es_shim_ghcbs_initialized(void);
 unsigned long sev_es_shim_pa_nodebug(const void *addr);
+void sev_es_shim_set_fault_address(struct pt_regs *regs, unsigned long addr);
 void sev_es_shim_exit_to_user_mode(void);
 
 /* Memory of the interrupted context, without string instructions. */

@@ -69,7 +69,7 @@ unsafe fn raise(regs: *mut bindings::pt_regs, verdict: Verdict) {
         match verdict.vector {
             GP => bindings::exc_general_protection(regs, error_code),
             PF => {
-                asm!("mov cr2, {}", in(reg) verdict.cr2, options(nomem, nostack));
+                bindings::sev_es_shim_set_fault_address(regs, verdict.cr2 as usize);
                 bindings::exc_page_fault(regs, error_code);
             }
             SS => bindings::exc_stack_segment(regs, error_code),
