@@ -2,7 +2,9 @@
 
 //! The GHCB in use, as a value: it cannot be released twice, nor be kept.
 //!
-//! There is one GHCB for each CPU, and it is used with interrupts off. What can still interrupt a
+//! There is one GHCB for each CPU, and it is used with interrupts off: a guard cannot be made
+//! without [`IrqsOff`], lives no longer than that, and cannot be sent to another CPU. Debug builds
+//! check what the types cannot know (see [`GhcbGuard::check`]). What can still interrupt a
 //! user is an NMI, a machine check, a #DB, or a #VC of the user itself (a warning that is printed
 //! to a serial port). Their handlers may use the GHCB as well: a nested user saves what it will
 //! overwrite, in its own guard, and restores it when it is done. A per-CPU count tells whether a
@@ -27,7 +29,8 @@ use kernel::{
 };
 
 use crate::{
-    cpu, data,
+    cpu::{self, IrqsOff},
+    data,
     proto::{
         ghcb::{InUse, SHARED_BUFFER_SIZE},
         Ghcb,
@@ -50,23 +53,37 @@ struct Taken {
 
 /// The current CPU's GHCB, once it has been taken from whoever used it before.
 ///
-/// Interrupts must stay off for the life of the guard.
+/// Interrupts are off for the life of the guard.
 #[must_use]
-pub(crate) struct GhcbGuard {
+pub(crate) struct GhcbGuard<'irq> {
     taken: Option<Taken>,
     /// What an interrupted user had there. Apart, so that a guard that is not nested is small.
     saved: Option<InUse>,
+    _irqs_off: IrqsOff<'irq>,
 }
 
-impl GhcbGuard {
+/// The guard stays on its CPU: if it were `Send`, both implementations would be meant here, and
+/// this would not compile.
+const _: fn() = || {
+    trait Either<T> {
+        fn one() {}
+    }
+    impl<T> Either<()> for T {}
+    impl<T: Send> Either<u8> for T {}
+
+    <GhcbGuard<'static> as Either<_>>::one();
+};
+
+impl<'irq> GhcbGuard<'irq> {
     /// A guard that has not taken the GHCB yet.
     ///
     /// It is made first and takes later so that what it saves, some 300 bytes, is written in place.
     #[inline(always)]
-    pub(crate) const fn new() -> GhcbGuard {
+    pub(crate) const fn new(irqs_off: IrqsOff<'irq>) -> GhcbGuard<'irq> {
         GhcbGuard {
             taken: None,
             saved: None,
+            _irqs_off: irqs_off,
         }
     }
 
@@ -125,6 +142,17 @@ impl GhcbGuard {
         }
     }
 
+    /// What must be true when the GHCB is given back, and no type says: it is this CPU's,
+    /// interrupts are still off, and those that came in between have gone.
+    #[inline]
+    fn check(taken: &Taken) {
+        let page = data::this_cpu().map(|data| data.cast::<GhcbPage>());
+
+        warn_on!(page != Some(taken.ghcb.as_ptr()));
+        warn_on!(cpu::interrupts_enabled());
+        warn_on!(this_cpu_read!(data::sev_es_ghcb_users) != taken.users.wrapping_add(1));
+    }
+
     /// Bytes of the shared buffer that this user may use: a nested one only what it saved.
     #[inline(always)]
     pub(crate) fn buffer_size(&self) -> usize {
@@ -136,13 +164,16 @@ impl GhcbGuard {
     }
 }
 
-impl Drop for GhcbGuard {
+impl Drop for GhcbGuard<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         let Some(taken) = &self.taken else {
             return;
         };
 
+        if cfg!(CONFIG_RUST_DEBUG_ASSERTIONS) {
+            Self::check(taken);
+        }
         match &self.saved {
             // A VMGEXIT of user space must not find a valid request.
             None => taken.ghcb.invalidate(),

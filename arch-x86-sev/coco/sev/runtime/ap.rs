@@ -14,6 +14,7 @@ use kernel::{
 };
 
 use crate::{
+    cpu::IrqsOff,
     guard::GhcbGuard,
     proto::{
         ghcb::{Field, Request},
@@ -48,8 +49,8 @@ fn jump_table_address() -> u64 {
         return unsafe { bindings::get_snp_jump_table_addr() };
     }
 
-    let _interrupts = local_interrupt_disable();
-    let mut guard = GhcbGuard::new();
+    let interrupts_off = local_interrupt_disable();
+    let mut guard = GhcbGuard::new(IrqsOff::from(&interrupts_off));
     let Some(ghcb) = guard.take() else {
         return 0;
     };
@@ -170,8 +171,8 @@ pub(crate) unsafe extern "C" fn sev_es_setup_ap_jump_table(
 
 /// Waits for a startup IPI.
 #[cfg(all(CONFIG_SMP, CONFIG_HOTPLUG_CPU))]
-fn hold() {
-    let mut guard = GhcbGuard::new();
+fn hold(irqs_off: IrqsOff<'_>) {
+    let mut guard = GhcbGuard::new(irqs_off);
     let Some(ghcb) = guard.take() else {
         return;
     };
@@ -195,7 +196,7 @@ unsafe extern "C" fn sev_es_play_dead() {
     // off.
     unsafe {
         bindings::play_dead_common();
-        hold();
+        hold(IrqsOff::assume());
         bindings::soft_restart_cpu();
     }
 }

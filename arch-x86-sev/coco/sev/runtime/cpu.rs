@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Registers of the CPU that the handler reads. None of these accesses raises #VC, but for
-//! [`rdmsr`] of an intercepted MSR.
+//! Registers of the CPU that the handler reads, and the proof that interrupts are off. None of
+//! these accesses raises #VC, but for [`rdmsr`] of an intercepted MSR.
 
-use core::arch::asm;
+use core::{
+    arch::asm,
+    marker::PhantomData, //
+};
+
+use kernel::interrupt::LocalInterruptDisabled;
 
 /// CR4.LA57: five-level paging.
 const CR4_LA57: u64 = 1 << 12;
@@ -104,6 +109,39 @@ pub(crate) unsafe fn set_pkru(value: u32) {
             in("edx") 0,
             options(nostack, preserves_flags),
         );
+    }
+}
+
+/// Proof that interrupts are off on this CPU as long as `'a` lasts.
+///
+/// It takes no space, and like the token it borrows it stays on its CPU.
+#[derive(Clone, Copy)]
+pub(crate) struct IrqsOff<'a>(PhantomData<&'a LocalInterruptDisabled>);
+
+impl IrqsOff<'_> {
+    /// For exception handlers and the like, where entry code or hardware turned interrupts off.
+    ///
+    /// With lockdep this is checked. Without it, [`LocalInterruptDisabled::assume_disabled`] would
+    /// be a call of an empty function for each #VC.
+    ///
+    /// # Safety
+    ///
+    /// Interrupts must be off, and stay so as long as the value is used.
+    #[inline(always)]
+    pub(crate) unsafe fn assume() -> Self {
+        #[cfg(CONFIG_PROVE_LOCKING)]
+        // SAFETY: By the contract of the function.
+        unsafe {
+            LocalInterruptDisabled::assume_disabled()
+        };
+        IrqsOff(PhantomData)
+    }
+}
+
+impl<'a> From<&'a LocalInterruptDisabled> for IrqsOff<'a> {
+    #[inline(always)]
+    fn from(_: &'a LocalInterruptDisabled) -> Self {
+        IrqsOff(PhantomData)
     }
 }
 

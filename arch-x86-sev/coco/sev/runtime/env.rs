@@ -11,7 +11,7 @@ use kernel::{
 };
 
 use crate::{
-    cpu,
+    cpu::{self, IrqsOff},
     data,
     fetch,
     guard::GhcbGuard,
@@ -38,17 +38,17 @@ use crate::{
 };
 
 /// The interrupted context, and the GHCB while it is in use. Interrupts are off.
-pub(crate) struct KernelEnv {
+pub(crate) struct KernelEnv<'irq> {
     regs: NonNull<bindings::pt_regs>,
     /// The GHCB of C code that took it and calls into Rust.
     caller: Option<Ghcb>,
     /// The GHCB that this handler took, if it needed one.
-    guard: GhcbGuard,
+    guard: GhcbGuard<'irq>,
     /// The GHCB's guest-physical address; 0 if it was not asked for yet.
     gpa: u64,
 }
 
-impl KernelEnv {
+impl KernelEnv<'_> {
     /// The surroundings of a #VC handler.
     ///
     /// # Safety
@@ -56,11 +56,12 @@ impl KernelEnv {
     /// For the life of the value `regs` must be valid and not be accessed otherwise, and interrupts
     /// must be off.
     #[inline(always)]
-    pub(crate) unsafe fn new(regs: NonNull<bindings::pt_regs>) -> KernelEnv {
+    pub(crate) unsafe fn new(regs: NonNull<bindings::pt_regs>) -> Self {
         KernelEnv {
             regs,
             caller: None,
-            guard: GhcbGuard::new(),
+            // SAFETY: By the contract of the function.
+            guard: GhcbGuard::new(unsafe { IrqsOff::assume() }),
             gpa: 0,
         }
     }
@@ -70,11 +71,12 @@ impl KernelEnv {
     /// # Safety
     ///
     /// As for `new`; and the caller must own the GHCB.
-    pub(crate) unsafe fn with_ghcb(regs: NonNull<bindings::pt_regs>, ghcb: Ghcb) -> KernelEnv {
+    pub(crate) unsafe fn with_ghcb(regs: NonNull<bindings::pt_regs>, ghcb: Ghcb) -> Self {
         KernelEnv {
             regs,
             caller: Some(ghcb),
-            guard: GhcbGuard::new(),
+            // SAFETY: By the contract of the function.
+            guard: GhcbGuard::new(unsafe { IrqsOff::assume() }),
             gpa: 0,
         }
     }
@@ -95,7 +97,7 @@ pub(crate) fn boot_cpu_has(feature: u32) -> bool {
         .is_some_and(|word| word & (1 << (feature % 32)) != 0)
 }
 
-impl Env for KernelEnv {
+impl Env for KernelEnv<'_> {
     fn regs(&self) -> &Regs {
         // SAFETY: Valid by the contract of `new`; `layout` checks that the layouts are the same.
         unsafe { self.regs.cast::<Regs>().as_ref() }

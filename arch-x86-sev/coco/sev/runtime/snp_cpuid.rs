@@ -29,7 +29,7 @@ use crate::{
 /// `env` must point to the `KernelEnv` that was passed to `snp_cpuid()`.
 unsafe extern "C" fn ask(env: *mut c_void, c_leaf: *mut bindings::cpuid_leaf) {
     // SAFETY: By the contract of the function.
-    let (env, c_leaf) = unsafe { (&mut *env.cast::<KernelEnv>(), &mut *c_leaf) };
+    let (env, c_leaf) = unsafe { (&mut *env.cast::<KernelEnv<'_>>(), &mut *c_leaf) };
     let mut leaf = from_c(c_leaf);
 
     if cpuid::ask_hypervisor(env, &mut leaf).is_err() {
@@ -64,7 +64,7 @@ fn to_c(leaf: &CpuidLeaf) -> bindings::cpuid_leaf {
 }
 
 /// Looks a leaf up.
-pub(crate) fn lookup(env: &mut KernelEnv, leaf: &mut CpuidLeaf) -> SnpCpuid {
+pub(crate) fn lookup(env: &mut KernelEnv<'_>, leaf: &mut CpuidLeaf) -> SnpCpuid {
     let mut c_leaf = to_c(leaf);
     // SAFETY: The callback gets the environment, which nothing else uses in the meantime.
     let result = unsafe { bindings::snp_cpuid(Some(ask), from_mut(env).cast(), &mut c_leaf) };
