@@ -8,6 +8,7 @@
 
 use core::arch::asm;
 
+use machine::isolation::Reason;
 use machine::npt;
 use machine::vmcb::Vmcb;
 
@@ -15,6 +16,7 @@ use super::state::Regs;
 use super::state::Vcpu;
 use crate::apic;
 use crate::cpu;
+use crate::isolation;
 use crate::memory;
 use crate::pages;
 use crate::pages::InUse;
@@ -102,6 +104,7 @@ impl Vcpu {
 
     /// Keeps the state of now.
     pub fn save(&mut self) {
+        isolation::leave(Reason::Rewind);
         let mut saved = self.saved.take().unwrap_or_else(|| self.new_saved());
         self.changed(&saved, memory::copy);
         *saved.vmcb = self.vmcb.clone();
@@ -121,6 +124,7 @@ impl Vcpu {
         let Some(saved) = self.saved.take() else {
             return;
         };
+        isolation::leave(Reason::Rewind);
         self.changed(&saved, |at, copy, len| memory::copy(copy, at, len));
         *self.vmcb = saved.vmcb.clone();
         self.regs = saved.regs;

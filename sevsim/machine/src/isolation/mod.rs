@@ -110,6 +110,8 @@ pub enum Reason {
     NestedTable,
     /// The request names more shared memory than the windows hold.
     Transfer,
+    /// The state of the whole guest is kept, or put back.
+    Rewind,
     /// The end of the run: its report tells of all vCPUs.
     Report,
     /// A fault inside: something was not named that should have been.
@@ -118,13 +120,20 @@ pub enum Reason {
 
 impl Reason {
     /// All, in the order of the report.
-    pub const ALL: [Self; 4] = [Self::NestedTable, Self::Transfer, Self::Report, Self::Fault];
+    pub const ALL: [Self; 5] = [
+        Self::NestedTable,
+        Self::Transfer,
+        Self::Rewind,
+        Self::Report,
+        Self::Fault,
+    ];
 
     /// Its name in the report.
     pub const fn name(self) -> &'static str {
         match self {
             Self::NestedTable => "nested-table",
             Self::Transfer => "transfer",
+            Self::Rewind => "rewind",
             Self::Report => "report",
             Self::Fault => "fault",
         }
