@@ -122,7 +122,8 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-/// Arguments for sevsim-run: of the case's words, those with an equals sign are sevsim's own options.
+/// Arguments for sevsim-run: of the case's words, those with an equals sign are sevsim's own
+/// options.
 fn words(text: &str) -> Vec<String> {
     let each = |word: &str| match word.contains('=') {
         true => vec!["--option".to_string(), word.to_string()],
@@ -441,7 +442,10 @@ mod tests {
 
     #[test]
     fn costs_are_ratios_with_limits() {
-        let run = |host: u64, guest: u64| json!({"report": {"machine": [{"host-tsc": host, "guest-tsc": guest, "exits": 10}]}});
+        let run = |host: u64, guest: u64| {
+            let row = json!({"host-tsc": host, "guest-tsc": guest, "exits": 10});
+            json!({"report": {"machine": [row]}})
+        };
         let line = compare(&run(120, 1000), &run(100, 1000)).unwrap();
         assert!(
             line.contains("12 with, 10 without") && line.contains("1.018"),
