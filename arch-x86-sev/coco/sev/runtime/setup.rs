@@ -291,3 +291,57 @@ pub(crate) unsafe extern "C" fn sev_es_efi_map_ghcbs_cas(pgd: *mut bindings::pgd
     }
     0
 }
+
+#[cfg(CONFIG_AMD_SEV_ES_RUST_KUNIT_TEST)]
+#[kunit_tests(amd_sev_setup)]
+mod tests {
+    use super::*;
+
+    /// The entry in EFI's page table that maps an address to itself, and its level.
+    fn efi_entry(address: usize) -> Option<(usize, u32)> {
+        let mut level = 0;
+
+        // SAFETY: EFI's page table does not change after boot. It covers all of the address space.
+        unsafe {
+            let pgd = (*addr_of_mut!(bindings::efi_mm)).__bindgen_anon_1.pgd;
+
+            if pgd.is_null() {
+                return None;
+            }
+            let entry = bindings::lookup_address_in_pgd(
+                pgd.add(address >> (cpu::linear_bits() - 9)),
+                address,
+                &mut level,
+            );
+
+            assert!(!entry.is_null());
+            Some(((*entry).pte as usize, level))
+        }
+    }
+
+    /// In an SEV-ES guest with EFI each GHCB is mapped to itself, as one shared page.
+    #[test]
+    fn efi_maps_ghcbs() {
+        if !is_guest() {
+            return;
+        }
+        for cpu in data::possible_cpus() {
+            // SAFETY: The runtime data of all CPUs was allocated at boot.
+            let address = pa(unsafe {
+                let data = per_cpu(addr_of_mut!(data::runtime_data), cpu).read();
+                addr_of_mut!((*data).ghcb_page)
+            });
+            let Some((entry, level)) = efi_entry(address) else {
+                return;
+            };
+            let writable = 1 << bindings::_PAGE_BIT_PRESENT | 1 << bindings::_PAGE_BIT_RW;
+            // Address bits with the C-bit among them.
+            let mapped_to = entry & 0x000f_ffff_ffff_f000;
+
+            assert_eq!(level, 1);
+            assert_eq!(mapped_to, address);
+            assert_eq!(entry & writable, writable);
+            assert_eq!(entry >> bindings::_PAGE_BIT_NX, 1);
+        }
+    }
+}
