@@ -110,6 +110,12 @@ FORM(movs_down, "std\n\tmovl $1, %%ecx\n\trep movsl\n\tcld")
 FORM(stos, "stosl")
 FORM(stos_rep, "movl $2, %%ecx\n\trep stosl")
 FORM(lods, "lodsl")
+FORM(cmps, "cmpsl")
+FORM(cmps_rep, "movl $2, %%ecx\n\trepne cmpsl")
+FORM(cmps_equal, "movq (%%rsi), %%rax\n\tmovq %%rax, (%%rdi)\n\tmovl $2, %%ecx\n\trepe cmpsl")
+FORM(scas, "scasw")
+FORM(scas_rep, "movl $2, %%ecx\n\trepe scasl")
+FORM(scas_found, "movl 4(%%rdi), %%eax\n\tmovl $9, %%ecx\n\trepne scasl")
 
 #define BASIC(name, device, ...)	{ #name, run_##name, device, ARITHMETIC, ##__VA_ARGS__ }
 #define FURTHER(name, device, ...)	\
@@ -173,6 +179,12 @@ static const struct form forms[] = {
 	FURTHER(stos, HPET),
 	FURTHER(stos_rep, HPET),
 	FURTHER(lods, HPET, .pointer = SI),
+	FURTHER(cmps, HPET),
+	FURTHER(cmps_rep, HPET, .pointer = SI),
+	FURTHER(cmps_equal, HPET, .pointer = SI),
+	FURTHER(scas, INDEX),
+	FURTHER(scas_rep, HPET),
+	FURTHER(scas_found, HPET),
 };
 
 static u8 __iomem *hpet, *ioapic;

@@ -240,6 +240,7 @@ fn at_si_and_di() -> Vec<(Vec<u8>, bool)> {
         (vec![0x89, 0x07], true),
         (vec![0xaa], true),
         (vec![0xac], false),
+        (vec![0xae], false),
         (vec![0xff, 0x07], true),
     ]
 }
@@ -565,6 +566,56 @@ fn lods_loads_the_accumulator() {
     machine.complete(NPF);
     assert_eq!(machine.regs.ax, 0xf5f4_f3f2);
     assert_eq!(machine.regs.si, DEVICE + 5);
+}
+
+#[test]
+fn comparisons_end_where_the_prefix_says() {
+    const ZF: u64 = 1 << 6;
+
+    // Prefix, opcode, iterations, ZF after the last one. The device holds 5, 5, 5, 6, 5; memory
+    // nothing but 5.
+    for (bytes, iterations, zero) in [
+        (vec![0xf3, 0xa6], 4, 0),
+        (vec![0xf2, 0xa6], 1, ZF),
+        (vec![0xf2, 0xf3, 0xa6], 4, 0),
+        (vec![0xf3, 0xf2, 0xa6], 1, ZF),
+        (vec![0xf3, 0xae], 4, 0),
+        (vec![0xf2, 0xae], 1, ZF),
+    ] {
+        for step in [false, true] {
+            let mut machine = Machine::new(&bytes);
+            let trap = if step { 1 << 8 } else { 0 };
+
+            set_device(&mut machine, 0, 0x05_0605_0505, 5);
+            machine.poke(DATA, &[5; 5]);
+            machine.regs.ax = 5;
+            machine.regs.cx = 5;
+            machine.regs.di = DEVICE;
+            machine.regs.si = DATA;
+            machine.regs.flags = 0x202 | trap;
+
+            let ip = machine.regs.ip;
+
+            for _ in 1..if step { iterations } else { 1 } {
+                assert_eq!(machine.vc(NPF), Outcome::Retry { single_step: true });
+                assert_eq!(machine.regs.ip, ip);
+            }
+            assert_eq!(machine.vc(NPF), Outcome::Done { single_step: step });
+            assert_eq!(machine.regs.ip, ip + bytes.len() as u64);
+            assert_eq!(machine.regs.cx, 5 - iterations, "{bytes:02x?}");
+            assert_eq!(machine.regs.di, DEVICE + iterations);
+            assert_eq!(machine.regs.flags & ZF, zero, "{bytes:02x?}");
+            assert_eq!(machine.vmgexits, iterations as usize);
+        }
+    }
+
+    // Nothing to compare: flags stay.
+    let mut machine = Machine::new(&[0xf3, 0xae]);
+
+    machine.regs.di = DEVICE;
+    machine.regs.flags = 0x8d7;
+    machine.complete(NPF);
+    assert_eq!((machine.regs.flags & 0x8d7, machine.vmgexits), (0x8d7, 0));
 }
 
 #[test]

@@ -192,7 +192,9 @@ fn expected_exit(op: &Op) -> Option<ExitCode> {
         Op::Monitor => ExitCode::Monitor,
         Op::Mwait => ExitCode::Mwait,
         Op::In(_) | Op::Out(_) | Op::Ins | Op::Outs => ExitCode::Ioio,
-        Op::Memory(..) | Op::Movs | Op::Stos | Op::Lods => ExitCode::NestedPageFault,
+        Op::Memory(..) | Op::Movs | Op::Stos | Op::Lods | Op::Cmps { .. } | Op::Scas { .. } => {
+            ExitCode::NestedPageFault
+        }
     })
 }
 
@@ -248,7 +250,9 @@ fn dispatch<E: Env + ?Sized>(env: &mut E, code: CodeSize, insn: &Insn) -> Result
         Op::Ins => progress = ioio::string(env, code, Direction::In, insn)?,
         Op::Outs => progress = ioio::string(env, code, Direction::Out, insn)?,
         Op::Memory(ref op, ref operand) => mmio::memory(env, code, insn, op, operand)?,
-        Op::Movs | Op::Stos | Op::Lods => progress = mmio_string::string(env, code, insn)?,
+        Op::Movs | Op::Stos | Op::Lods | Op::Cmps { .. } | Op::Scas { .. } => {
+            progress = mmio_string::string(env, code, insn)?;
+        }
     }
 
     Ok(Step {

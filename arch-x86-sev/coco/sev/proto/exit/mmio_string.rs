@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Nested page faults of MOVS, STOS and LODS.
+//! Nested page faults of MOVS, STOS, LODS, CMPS and SCAS.
 //!
-//! The exit does not tell which operand of MOVS is MMIO, and both can be. Each operand is looked up
-//! in the page tables: private memory is read or written directly, the rest through the
+//! The exit does not tell which operand of MOVS or CMPS is MMIO, and both can be. Each operand is
+//! looked up in the page tables: private memory is read or written directly, the rest through the
 //! hypervisor. So one #VC does it all, without a nested #VC for each half.
 
 use super::{
@@ -13,13 +13,17 @@ use super::{
             Mapping, //
         },
         insn::{
+            Alu,
             CodeSize,
             Insn,
             Op,
             Register,
             Segment, //
         },
-        regs::Gpr,
+        regs::{
+            Gpr,
+            FLAGS_ZF, //
+        },
         result::{
             Access,
             Error,
@@ -29,6 +33,7 @@ use super::{
         }, //
     },
     address,
+    alu,
     mmio::{
         self,
         Target, //
@@ -65,7 +70,17 @@ impl Operand {
     }
 }
 
-/// Emulates MOVS, STOS and LODS with at least one operand in MMIO.
+/// What became of one iteration.
+enum Iteration {
+    /// It is done.
+    Done,
+    /// It is done, and a comparison ended the repetition.
+    Last,
+    /// It was left alone: no operand is MMIO.
+    Left,
+}
+
+/// Emulates MOVS, STOS, LODS, CMPS and SCAS with at least one operand in MMIO.
 #[inline(never)]
 pub(crate) fn string<E: Env + ?Sized>(
     env: &mut E,
@@ -82,9 +97,13 @@ pub(crate) fn string<E: Env + ?Sized>(
 
     while done < count {
         match iteration(env, code, insn, &strings, done == 0) {
-            Ok(true) => {}
+            Ok(Iteration::Done) => {}
+            Ok(Iteration::Last) => {
+                strings.complete(env, done.wrapping_add(1));
+                return Ok(Progress::Complete);
+            }
             // The next element is no MMIO: the interrupted code can go on by itself.
-            Ok(false) => break,
+            Ok(Iteration::Left) => break,
             Err(error) if done == 0 => return Err(error),
             // The error belongs to the next iteration, and comes back with it.
             Err(_) => break,
@@ -94,7 +113,7 @@ pub(crate) fn string<E: Env + ?Sized>(
     Ok(strings.complete(env, done))
 }
 
-/// Emulates one iteration. False if it was left alone: no operand is MMIO.
+/// Emulates one iteration.
 #[inline(always)]
 fn iteration<E: Env + ?Sized>(
     env: &mut E,
@@ -102,9 +121,9 @@ fn iteration<E: Env + ?Sized>(
     insn: &Insn,
     strings: &Strings,
     first: bool,
-) -> Result<bool> {
+) -> Result<Iteration> {
     let source = match insn.op {
-        Op::Movs | Op::Lods => {
+        Op::Movs | Op::Lods | Op::Cmps { .. } => {
             let offset = strings.offset(env.regs(), Gpr::RSI);
 
             Some(operand(
@@ -118,34 +137,32 @@ fn iteration<E: Env + ?Sized>(
         }
         _ => None,
     };
+    // The second operand of CMPS and SCAS is only read.
+    let (comparison, access) = match insn.op {
+        Op::Cmps { while_equal } | Op::Scas { while_equal } => (Some(while_equal), Access::Read),
+        _ => (None, Access::Write),
+    };
     let destination = match insn.op {
-        Op::Movs | Op::Stos => {
+        Op::Lods => None,
+        _ => {
             let offset = strings.offset(env.regs(), Gpr::RDI);
 
-            Some(operand(
-                env,
-                code,
-                insn,
-                Segment::Es,
-                offset,
-                Access::Write,
-            )?)
+            Some(operand(env, code, insn, Segment::Es, offset, access)?)
         }
-        _ => None,
     };
 
     match (&source, &destination) {
         (Some(Operand::Device(_)), _) | (_, Some(Operand::Device(_))) => {}
-        // MOVS between memories: what was MMIO when the exit happened no longer is, or the
-        // environment knows it for memory. Move it; that is harmless.
+        // MOVS between memories, or CMPS of them: what was MMIO when the exit happened no longer
+        // is, or the environment knows it for memory. Do it; that is harmless.
         (Some(Operand::Memory(_)), Some(Operand::Memory(_))) if first => {}
         (Some(Operand::Memory(address)), None) if first => {
             return Err(mmio::refuse(env, *address, Access::Read));
         }
         (None, Some(Operand::Memory(address))) if first => {
-            return Err(mmio::refuse(env, *address, Access::Write));
+            return Err(mmio::refuse(env, *address, access));
         }
-        _ => return Ok(false),
+        _ => return Ok(Iteration::Left),
     }
 
     let value = match &source {
@@ -153,7 +170,16 @@ fn iteration<E: Env + ?Sized>(
         None => Register::RAX.read(env.regs(), insn.width),
     };
 
+    let mut ended = false;
+
     match &destination {
+        Some(operand) if comparison.is_some() => {
+            let other = operand.read(env, insn.width)?;
+            let regs = env.regs_mut();
+
+            regs.flags = alu::binary(Alu::Sub, value, other, regs.flags, insn.width).1;
+            ended = comparison != Some(regs.flags & FLAGS_ZF != 0);
+        }
         Some(operand) => operand.write(env, value, insn.width)?,
         None => Register::RAX.write(env.regs_mut(), value, insn.width),
     }
@@ -163,7 +189,11 @@ fn iteration<E: Env + ?Sized>(
     if destination.is_some() {
         strings.advance(env.regs_mut(), Gpr::RDI, 1);
     }
-    Ok(true)
+    Ok(if ended {
+        Iteration::Last
+    } else {
+        Iteration::Done
+    })
 }
 
 /// Looks an operand up. One that crosses a page must be on the same kind of memory in both.

@@ -128,8 +128,14 @@ impl Decoder {
             0x133 => Op::Rdpmc,
             0x1a2 => Op::Cpuid,
             0xa4 | 0xa5 => Op::Movs,
+            0xa6 | 0xa7 => Op::Cmps {
+                while_equal: self.prefixes.while_equal(),
+            },
             0xaa | 0xab => Op::Stos,
             0xac | 0xad => Op::Lods,
+            0xae | 0xaf => Op::Scas {
+                while_equal: self.prefixes.while_equal(),
+            },
             0x6c | 0x6d => self.port(Op::Ins),
             0x6e | 0x6f => self.port(Op::Outs),
             0xec | 0xed => self.port(Op::In(None)),

@@ -319,6 +319,17 @@ pub(crate) enum Op {
     Stos,
     /// LODS.
     Lods,
+    /// CMPS. With a repeat prefix it ends when the elements are not equal if `while_equal`, else
+    /// when they are.
+    Cmps {
+        /// The prefix is REPE (F3h).
+        while_equal: bool,
+    },
+    /// SCAS, with the same ends as CMPS.
+    Scas {
+        /// The prefix is REPE (F3h).
+        while_equal: bool,
+    },
     /// An instruction with an explicit memory operand.
     Memory(MemoryOp, Memory),
 }

@@ -17,6 +17,8 @@ const ADDRESS: u8 = 1 << 1;
 const LOCK: u8 = 1 << 2;
 /// F2h or F3h.
 const REPEAT: u8 = 1 << 3;
+/// The last one of them is F3h.
+const EQUAL: u8 = 1 << 4;
 
 /// The prefixes of an instruction, and the code segment's size that they modify.
 #[derive(Clone, Copy)]
@@ -68,7 +70,11 @@ impl Prefixes {
                 0x66 => OPERAND,
                 0x67 => ADDRESS,
                 0xf0 => LOCK,
-                0xf2 | 0xf3 => REPEAT,
+                0xf2 => {
+                    prefixes.flags &= !EQUAL;
+                    REPEAT
+                }
+                0xf3 => REPEAT | EQUAL,
                 0x40..=0x4f if long => {
                     prefixes.rex = byte;
                     continue;
@@ -98,6 +104,12 @@ impl Prefixes {
     #[inline(always)]
     pub(super) const fn repeated(&self) -> bool {
         self.flags & REPEAT != 0
+    }
+
+    /// F3h is there, and F2h is not behind it. It tells what ends a repeated comparison.
+    #[inline(always)]
+    pub(super) const fn while_equal(&self) -> bool {
+        self.flags & EQUAL != 0
     }
 
     /// True in 64-bit mode.

@@ -259,6 +259,17 @@ fn expected(insn: &Instruction) -> Option<Op> {
             }
             Mnemonic::Stosb | Mnemonic::Stosw | Mnemonic::Stosd | Mnemonic::Stosq => Op::Stos,
             Mnemonic::Lodsb | Mnemonic::Lodsw | Mnemonic::Lodsd | Mnemonic::Lodsq => Op::Lods,
+            // CMPSD is an SSE instruction as well.
+            Mnemonic::Cmpsb | Mnemonic::Cmpsw | Mnemonic::Cmpsd | Mnemonic::Cmpsq
+                if insn.op_kind(0) != OpKind::Register =>
+            {
+                Op::Cmps {
+                    while_equal: insn.has_repe_prefix(),
+                }
+            }
+            Mnemonic::Scasb | Mnemonic::Scasw | Mnemonic::Scasd | Mnemonic::Scasq => Op::Scas {
+                while_equal: insn.has_repe_prefix(),
+            },
             _ => {
                 let op = expected_memory(insn)?;
                 // The memory operand is compared by its value.
@@ -273,14 +284,21 @@ fn expected(insn: &Instruction) -> Option<Op> {
     })
 }
 
+/// True for the string instructions.
+pub(super) fn is_string(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Ins | Op::Outs | Op::Movs | Op::Stos | Op::Lods | Op::Cmps { .. } | Op::Scas { .. }
+    )
+}
+
 /// Width of the data of an instruction.
 fn data_width(insn: &Instruction, op: &Op) -> Option<Width> {
     match op {
         Op::In(_) => Some(width(insn.op_register(0).size())),
         Op::Out(_) => Some(width(insn.op_register(1).size())),
-        Op::Ins | Op::Outs | Op::Movs | Op::Stos | Op::Lods | Op::Memory(..) => {
-            Some(width(insn.memory_size().size()))
-        }
+        Op::Memory(..) => Some(width(insn.memory_size().size())),
+        op if is_string(op) => Some(width(insn.memory_size().size())),
         _ => None,
     }
 }
@@ -350,7 +368,7 @@ pub(super) fn compare(
         (op, expected) => assert_eq!(op, expected, "{}", context()),
     }
 
-    if matches!(ours.op, Op::Ins | Op::Outs | Op::Movs | Op::Stos | Op::Lods) {
+    if is_string(&ours.op) {
         compare_string(ours, &iced, code, &context);
     }
     true
@@ -376,7 +394,7 @@ fn compare_string(ours: &Insn, iced: &Instruction, code: CodeSize, context: &dyn
         };
     }
     assert_eq!(Some(ours.address_size), address_size, "{}", context());
-    if matches!(ours.op, Op::Outs | Op::Movs | Op::Lods) {
+    if matches!(ours.op, Op::Outs | Op::Movs | Op::Lods | Op::Cmps { .. }) {
         assert_eq!(
             ours.segment,
             memory_segment(iced, code),

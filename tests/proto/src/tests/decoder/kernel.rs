@@ -8,6 +8,7 @@
 //! and the operands of everything that the core accepts, and that the core accepts each form of
 //! MMIO that it knows and that is one.
 
+use super::iced::is_string;
 use crate::proto::{
     exit::address,
     insn::{
@@ -363,10 +364,7 @@ pub(super) fn compare(
         return Some(Verdict::DebugRegister);
     }
     assert_eq!(c.insn.length, insn.len, "length of {}", context());
-    if matches!(
-        insn.op,
-        Op::Ins | Op::Outs | Op::Movs | Op::Stos | Op::Lods | Op::Memory(..)
-    ) {
+    if is_string(&insn.op) || matches!(insn.op, Op::Memory(..)) {
         let size = insn.address_size.bytes();
 
         assert_eq!(u64::from(c.insn.addr_bytes), size, "{}", context());

@@ -32,6 +32,8 @@ pub(super) struct Case {
     pub(super) width: u64,
     /// An access to the device or to memory is not aligned.
     pub(super) unaligned: bool,
+    /// Both operands of CMPS are the device. Which one is read first is nowhere laid down.
+    pub(super) either_first: bool,
     /// What to put at an address before.
     pub(super) poke: Option<(u64, u64)>,
 }
@@ -350,6 +352,7 @@ fn try_memory(random: &mut Random, code: CodeSize, ip: u64) -> Option<Case> {
         exit: 0x400,
         width: len,
         unaligned: address % len != 0,
+        either_first: false,
         poke: (address >= DEVICE && address + 8 <= DEVICE + SIZE).then_some((address, value)),
     })
 }
@@ -384,14 +387,14 @@ fn set_pointer(random: &mut Random, case: &mut Case, insn: &Insn, number: usize,
     case.state.gpr[number] = insn.address_size.truncate(offset) | above;
 }
 
-/// A string instruction: MOVS, STOS, LODS with the device, or INS, OUTS with memory.
+/// A string instruction: MOVS, STOS, LODS, CMPS, SCAS with the device, or INS, OUTS with memory.
 fn try_string(random: &mut Random, code: CodeSize, ip: u64, port: bool) -> Option<Case> {
     let mut bytes = prefixes(random, code, false, true);
 
     bytes.push(if port {
         0x6c + random.below(4) as u8
     } else {
-        random.pick(&[0xa4, 0xa5, 0xa4, 0xa5, 0xaa, 0xab, 0xac, 0xad])
+        random.pick(&[0xa4, 0xa5, 0xa6, 0xa7, 0xaa, 0xab, 0xac, 0xad, 0xae, 0xaf])
     });
 
     let insn = decode(&bytes, code)?;
@@ -402,6 +405,7 @@ fn try_string(random: &mut Random, code: CodeSize, ip: u64, port: bool) -> Optio
         exit: if port { 0x7b } else { 0x400 },
         width: insn.width.bytes(),
         unaligned: false,
+        either_first: false,
         poke: None,
     };
     let backwards = case.state.flags & DF != 0;
@@ -409,7 +413,7 @@ fn try_string(random: &mut Random, code: CodeSize, ip: u64, port: bool) -> Optio
     let (source, destination) = match insn.op {
         Op::Ins => (None, Some(DATA)),
         Op::Outs => (Some(DATA), None),
-        Op::Stos => (None, Some(DEVICE)),
+        Op::Stos | Op::Scas { .. } => (None, Some(DEVICE)),
         Op::Lods => (Some(DEVICE), None),
         _ => random.pick(&[
             (Some(DEVICE), Some(DATA)),
@@ -419,6 +423,8 @@ fn try_string(random: &mut Random, code: CodeSize, ip: u64, port: bool) -> Optio
     };
     let mut limit = u64::MAX;
 
+    case.either_first =
+        matches!(insn.op, Op::Cmps { .. }) && (source, destination) == (Some(DEVICE), Some(DEVICE));
     for (area, number, segment) in [(source, 6, insn.segment), (destination, 7, Segment::Es)] {
         let Some(area) = area else {
             continue;
@@ -476,6 +482,7 @@ fn try_port(random: &mut Random, code: CodeSize, ip: u64) -> Option<Case> {
         exit: 0x7b,
         width: insn.width.bytes(),
         unaligned: false,
+        either_first: false,
         poke: None,
     })
 }

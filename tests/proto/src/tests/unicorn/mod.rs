@@ -288,6 +288,13 @@ impl Rig {
             } else {
                 log.clone()
             };
+            let log = if case.either_first {
+                log.chunks(2)
+                    .flat_map(|pair| pair.iter().rev().copied())
+                    .collect()
+            } else {
+                log
+            };
 
             compare_accesses(end, &log, &self.machine.hypervisor.events, &context);
         }
