@@ -172,9 +172,10 @@ help:
 #H   make bench       C and Rust side by side: size, instructions per exit, the decompressor,
 #H                    VMGEXITs per boot; what sevsim costs (README.md explains the tables)
 #H   make check       rustfmt, clippy, checkpatch --strict, shellcheck, syntax of Python
-#H   make series-check   each patch of the series alone: applies, passes checkpatch, and its objects
-#H                    (not the decompressor's) build with the option on and off; with it off, the
-#H                    machine code of the C handler stays the same (about 15 minutes)
+#H   make series-check   each patch of the series alone: applies, passes checkpatch, builds with the
+#H                    option on and off (linked where it touches the early boot); with it off, the
+#H                    machine code of the C handler stays the same (hours; it goes on where it was
+#H                    interrupted, and scripts/series-check --quick links nothing)
 #H
 #H For all of them
 #H       KERNEL_SRC=PATH    a Linux 7.3 tree or tarball instead of Debian's source (it is
