@@ -2,7 +2,8 @@
 /*
  * nmi_storm.c - runs a program in a storm of NMIs.
  *
- * Usage: nmi_storm [-m MODULE] [-r RATE] [-b BURST] [-s SEED] PROGRAM [ARGUMENT...]
+ * Usage: nmi_storm [-f] [-m MODULE] [-r RATE] [-b BURST] [-s SEED] PROGRAM [ARGUMENT...]
+ *   -f         the program makes #VC exceptions fail on purpose: their messages are no trouble
  *   -m MODULE  the module with the NMI handler (default: /lib/sev_es_nmi.ko)
  *   -r RATE    bursts per second and CPU (default 200)
  *   -b BURST   NMIs in a burst (default 2)
@@ -51,8 +52,11 @@ int main(int argc, char **argv)
 	const char *module = MODULE, *problem;
 	unsigned int injected, handled;
 
-	while ((opt = getopt(argc, argv, "+m:r:b:s:")) != -1) {
+	while ((opt = getopt(argc, argv, "+fm:r:b:s:")) != -1) {
 		switch (opt) {
+		case 'f':
+			signals_on_purpose = true;
+			break;
 		case 'm':
 			module = optarg;
 			break;

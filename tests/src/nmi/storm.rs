@@ -103,7 +103,7 @@ pub const STORMS: [Storm; 12] = [
     )
     .short()
     .sleeps(),
-    storm("nmi-storm-1", "--vcpus 1", "nmi_storm,/bin/sev_es_check"),
+    storm("nmi-storm-1", "--vcpus 1", "nmi_storm,-f,/bin/sev_es_check"),
     storm("nmi-hotplug-2", "--vcpus 2", "nmi_hotplug,-n,20,-r,40"),
     storm("nmi-hotplug-3", "--vcpus 3", "nmi_hotplug,-n,20,-r,40"),
     storm(
