@@ -43,7 +43,8 @@ pub fn touch(what: Touch, world: &World) {
             return;
         }
     };
-    // SAFETY: memory that is mapped in the full space; what is read is written back.
+    // SAFETY: memory that is mapped in the full space, but for the window's slot, where the fault
+    // ends the run in any case; what is read is written back.
     unsafe {
         let value = at.read_volatile();
         if what == Touch::Code {
