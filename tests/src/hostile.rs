@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
-//! A host that is hostile at random: boots of the program in tests/guest/hostile, and what was
+//! A host that is hostile at random: boots of the programs in tests/guest/hostile, and what was
 //! found once (tests/hostile).
 
 use std::path::Path;
 
 use serde_json::Value;
 
+use crate::attempts;
+use crate::attempts::Attempt;
 use crate::cases::Kernel;
 use crate::runner;
 use crate::runner::Outcome;
@@ -18,6 +20,13 @@ const ACTS_PER_100_STEPS: u64 = 150;
 /// Boots of a seed that end with a refusal.
 const DEADLY: u64 = 3;
 
+/// Attempts for each 1000 steps.
+const ATTEMPTS_PER_1000_STEPS: u64 = 35;
+
+/// What an attempt needs of QEMU: memory for the copy, a device for MMIO, and a watchdog.
+const ATTEMPT_MACHINE: &str = "-m 1536M -device pci-testdev -device ib700 \
+                               -action watchdog=inject-nmi";
+
 /// What the C handler is known to do, and so does not fail for: the words in front of the details.
 const KNOWN: &str = "tests/hostile/known-c";
 
@@ -28,6 +37,8 @@ pub struct Finding {
     step: u32,
     /// What the C handler does wrong still; empty if nothing.
     c: String,
+    /// The operation that is attacked, if the step is an attempt.
+    operation: Option<u32>,
 }
 
 impl Finding {
@@ -42,6 +53,7 @@ impl Finding {
             seed: value("seed")?.parse().ok()?,
             step: value("step")?.parse().ok()?,
             c: value("c").unwrap_or_default().into(),
+            operation: value("operation").and_then(|number| number.parse().ok()),
         })
     }
 }
@@ -55,6 +67,11 @@ enum Work {
     Findings(Vec<Finding>),
     /// Replies to the kernel that it must refuse, until it does.
     Deadly,
+    /// So many attacks on the kernel, after each of which the guest is put back.
+    Attempts(u64),
+    /// An attack on the kernel that was found with the same seed: step, operation, and what the C
+    /// handler does wrong still.
+    Attempt(u32, u32, String),
 }
 
 /// One boot.
@@ -104,13 +121,20 @@ impl Case {
                 format!("-s,{}", steps.join("."))
             }
             Work::Deadly => "-d,-t,k,-n,200".into(),
+            Work::Attempts(count) => format!("-n,{count}"),
+            Work::Attempt(step, operation, _) => format!("-s,{step},-c,{operation},-t,e"),
+        };
+        let name = if self.attempts() {
+            "assault"
+        } else {
+            "hostile"
         };
         let check = match self.kernel {
             Kernel::Rust => "on",
             _ => "report",
         };
         let append = format!(
-            "quiet nowatchdog sevsim.run=/bin/hostile_run hostile.run=/bin/hostile,{program}"
+            "quiet loglevel=1 nowatchdog sevsim.run=/bin/hostile_run hostile.run=/bin/{name},{program}"
         );
         let args = "--entry raw --vcpus 1 --intercept all --idle-timeout 0".split(' ');
         let mut args: Vec<String> = args.map(String::from).collect();
@@ -124,7 +148,49 @@ impl Case {
         ] {
             args.extend([key.into(), value]);
         }
+        if self.attempts() {
+            args.extend(["--memory".into(), "256".into()]);
+            let machine = ATTEMPT_MACHINE.split_whitespace();
+            args.extend(machine.flat_map(|word| ["--qemu-arg".into(), word.into()]));
+        }
         Ok(args)
+    }
+
+    /// Whether the guest is put back after each attack.
+    fn attempts(&self) -> bool {
+        matches!(self.work, Work::Attempts(_) | Work::Attempt(..))
+    }
+
+    /// What is wrong with a run of attempts, if anything.
+    fn attempts_complaint(
+        &self,
+        outcome: &Outcome,
+        known: &str,
+        all: &[Attempt],
+    ) -> Option<String> {
+        if !outcome.console.contains("ok 1 attempts") || outcome.console.contains("not ok 1") {
+            return Some(format!("the program did not end: {}", outcome.line));
+        }
+        match self.work {
+            Work::Attempts(count) if all.len() as u64 != count => {
+                return Some(format!("{} of {count} attempts", all.len()));
+            }
+            Work::Attempt(..) if all.len() != 1 => return Some("no attempt".into()),
+            _ => (),
+        }
+        let mut lines: Vec<_> = known.lines().filter(|line| !line.is_empty()).collect();
+        if self.kernel == Kernel::Rust {
+            lines.clear();
+        }
+        let mut problems = attempts::problems(all);
+        if let (Work::Attempt(_, _, c), Kernel::C) = (&self.work, self.kernel) {
+            let found = problems.next().map(|(_, text)| text).unwrap_or_default();
+            let good = found.starts_with(c.as_str()) && found.is_empty() == c.is_empty();
+            return (!good).then(|| format!("\"{c}\" was expected, but it is \"{found}\""));
+        }
+        let mut new = problems.filter(|(_, text)| !lines.iter().any(|line| text.starts_with(line)));
+        new.next()
+            .map(|(step, text)| format!("step {step}: {text}"))
     }
 
     /// What is wrong with a run, if anything. `known`: what the C handler may do.
@@ -200,6 +266,15 @@ impl Test for Case {
             .map_err(|error| format!("{KNOWN}: {error}"))?;
         let args = self.arguments(places, timeout)?;
         let outcome = runner::run(places, &self.name, &args).map_err(|error| error.to_string())?;
+        if self.attempts() {
+            let log = std::fs::read(places.logs(&self.name).join("sevsim.log"));
+            let log = log.map_err(|error| format!("sevsim.log: {error}"))?;
+            let all = attempts::attempts(&String::from_utf8_lossy(&log));
+            return match self.attempts_complaint(&outcome, &known, &all) {
+                Some(text) => Err(text),
+                None => Ok(attempts::summary(&all)),
+            };
+        }
         match self.complaint(&outcome, &known) {
             Some(text) => Err(text),
             None => Ok(self.summary(&outcome)),
@@ -230,12 +305,21 @@ fn findings(top: &Path) -> Vec<Finding> {
 /// The cases: each seed and what was found, with both handlers.
 pub fn cases(top: &Path, seeds: &[u64], steps: u64) -> Vec<Case> {
     let findings = findings(top);
+    let (found, findings): (Vec<_>, Vec<_>) = findings
+        .into_iter()
+        .partition(|one| one.operation.is_some());
     let mut work: Vec<_> = findings
         .chunk_by(|one, next| one.seed == next.seed)
         .map(|group| (group[0].seed, Work::Findings(group.to_vec())))
         .collect();
+    for one in found {
+        let operation = one.operation.unwrap_or_default();
+        work.push((one.seed, Work::Attempt(one.step, operation, one.c)));
+    }
     for seed in seeds {
         work.push((*seed, Work::Steps(steps)));
+        let attempts = (steps * ATTEMPTS_PER_1000_STEPS).div_ceil(1000);
+        work.push((*seed, Work::Attempts(attempts)));
         let deadly = (0..DEADLY).map(|nth| (1000 * seed + nth, Work::Deadly));
         work.extend(deadly);
     }
@@ -244,10 +328,12 @@ pub fn cases(top: &Path, seeds: &[u64], steps: u64) -> Vec<Case> {
             Kernel::Rust => "rust",
             _ => "c",
         };
-        let kind = match work {
-            Work::Steps(_) => "seed",
-            Work::Findings(_) => "findings",
-            Work::Deadly => "deadly",
+        let kind: String = match work {
+            Work::Steps(_) => "seed".into(),
+            Work::Findings(_) => "findings".into(),
+            Work::Deadly => "deadly".into(),
+            Work::Attempts(_) => "attempts".into(),
+            Work::Attempt(step, operation, _) => format!("attempt-{operation}-{step}"),
         };
         Case {
             name: format!("hostile-{prefix}-{kind}-{seed}"),
@@ -292,6 +378,9 @@ mod tests {
         assert_eq!(finding.c, "rdmsr: executed");
         assert_eq!(Finding::parse("seed 2\nc x"), None);
         assert_eq!(Finding::parse("seed 2\nstep 3").unwrap().c, "");
+        assert_eq!(finding.operation, None);
+        let attempt = Finding::parse("seed 2\nstep 3\noperation 7").unwrap();
+        assert_eq!(attempt.operation, Some(7));
     }
 
     #[test]
@@ -348,6 +437,42 @@ mod tests {
             ..run
         };
         assert!(c.complaint(&cut, "").unwrap().contains("did not end"));
+    }
+
+    #[test]
+    fn attempts_are_all_made_and_c_does_what_is_known() {
+        let line =
+            "attempt 1 bytes=[90] event=Some(Vc(7c)) end=Oops detail=0x0 warned=false cr2=0x0";
+        let (oops, good) = (
+            attempts::attempts(line),
+            attempts::attempts(&line.replace("Oops", "Panic")),
+        );
+        let run = Outcome {
+            console: "ok 1 attempts # status 0\n".into(),
+            ..outcome(0, 0, "")
+        };
+        let rust = case(Kernel::Rust, Work::Attempts(1));
+        assert_eq!(rust.attempts_complaint(&run, "attempt: oops", &good), None);
+        assert!(rust
+            .attempts_complaint(&run, "attempt: oops", &oops)
+            .is_some());
+        assert!(rust.attempts_complaint(&run, "", &[]).is_some());
+        assert!(rust
+            .attempts_complaint(&outcome(0, 0, ""), "", &good)
+            .is_some());
+        let c = case(Kernel::C, Work::Attempts(1));
+        assert_eq!(c.attempts_complaint(&run, "attempt: oops", &oops), None);
+        assert!(c.attempts_complaint(&run, "attempt: hang", &oops).is_some());
+        let found = |text: &str| case(Kernel::C, Work::Attempt(1, 3, text.into()));
+        assert_eq!(
+            found("attempt: oops").attempts_complaint(&run, "", &oops),
+            None
+        );
+        assert!(found("").attempts_complaint(&run, "", &oops).is_some());
+        assert!(found("attempt: oops")
+            .attempts_complaint(&run, "", &good)
+            .is_some());
+        assert_eq!(found("").attempts_complaint(&run, "", &good), None);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! Prints KTAP; the last line is "N passed, N failed".
 
 mod asi;
+mod attempts;
 mod bench;
 mod boot;
 mod cases;

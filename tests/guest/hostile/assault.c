@@ -39,6 +39,7 @@
 #define SCRATCH		0x3ff
 
 #define RETURNED	0x80000000U
+#define FROM_USER	0x10000U
 
 /* pci-testdev's registers: which test; its name. */
 #define MMIO_TEST	0
@@ -257,19 +258,20 @@ static const struct scenario {
 	bool (*run)(void);
 	unsigned int depth;
 	bool exits;			/* exits of the kernel itself */
+	bool user;			/* begins with an exception of user space */
 } scenarios[] = {
-	{ "syscall", "entry_SYSCALL_64", do_getppid, 250, false },
-	{ "syscall, return", "entry_SYSRETQ_unsafe_stack", do_getppid, 12, false },
-	{ "syscall, C", "do_syscall_64", do_write, 500, false },
-	{ "cpuid of user space", "asm_exc_vmm_communication", do_user_cpuid, 900, false },
-	{ "port of user space", "asm_exc_vmm_communication", do_user_port, 900, false },
-	{ "RDMSR", "asm_exc_vmm_communication", do_msr, 900, true },
-	{ "CPUID", "asm_exc_vmm_communication", do_cpuid, 900, true },
-	{ "MMIO, read", "asm_exc_vmm_communication", do_mmio_read, 1500, true },
-	{ "MMIO, write", "asm_exc_vmm_communication", do_mmio_write, 1500, true },
-	{ "page fault", "asm_exc_page_fault", do_fault, 1500, false },
-	{ "NMI", "asm_exc_nmi", do_nmi, 900, false },
-	{ "timer", "asm_sysvec_apic_timer_interrupt", do_timer, 900, true },
+	{ "syscall", "entry_SYSCALL_64", do_getppid, 250, false, false },
+	{ "syscall, return", "entry_SYSRETQ_unsafe_stack", do_getppid, 12, false, false },
+	{ "syscall, C", "do_syscall_64", do_write, 500, false, false },
+	{ "cpuid of user space", "asm_exc_vmm_communication", do_user_cpuid, 900, false, true },
+	{ "port of user space", "asm_exc_vmm_communication", do_user_port, 900, false, true },
+	{ "RDMSR", "asm_exc_vmm_communication", do_msr, 900, true, false },
+	{ "CPUID", "asm_exc_vmm_communication", do_cpuid, 900, true, false },
+	{ "MMIO, read", "asm_exc_vmm_communication", do_mmio_read, 1500, true, false },
+	{ "MMIO, write", "asm_exc_vmm_communication", do_mmio_write, 1500, true, false },
+	{ "page fault", "asm_exc_page_fault", do_fault, 1500, false, false },
+	{ "NMI", "asm_exc_nmi", do_nmi, 900, false, false },
+	{ "timer", "asm_sysvec_apic_timer_interrupt", do_timer, 900, true, false },
 };
 
 #define SCENARIOS	(sizeof(scenarios) / sizeof(scenarios[0]))
@@ -372,16 +374,17 @@ static void attempt(unsigned int step, char letter, uint64_t random)
 	while ((target != TARGET_KERNEL_EVENT && !scenarios[index].exits) || !starts[index])
 		index = (index + 1) % SCENARIOS;
 	scenario = &scenarios[index];
-	test_out(TEST_STEP, target << 28 | step);
 	tell_address(starts[index]);
 	for (int i = 0; i < 3; i++)
 		tell_address(stops[i]);
-	test_out(TEST_ATTEMPT, scenario->depth);
+	test_out(TEST_ATTEMPT, scenario->depth | (scenario->user ? FROM_USER : 0));
 	/* Here it goes on once more when the attempt is over, whatever has been done since. */
 	outcome = test_in(TEST_ATTEMPT);
 	if (!outcome) {
-		bool good = scenario->run();
+		bool good;
 
+		test_out(TEST_STEP, target << 28 | step);
+		good = scenario->run();
 		test_out(TEST_ATTEMPT, RETURNED | (good ? GOOD : WRONG));
 		/* Nothing leads here. */
 		shared->failed++;

@@ -42,17 +42,20 @@ const DEBUG_EXCEPTION: u32 = 1 << 1;
 /// Physical interrupts are masked by the host's flag, which is off, instead of the guest's.
 const V_INTR_MASKING: u32 = 1 << 24;
 
-/// QEMU's watchdog ib700: ports to stop and to start it, and the value for 4 seconds. It sends an
+/// QEMU's watchdog ib700: ports to stop and to start it, and the value for 16 seconds. It sends an
 /// NMI (`-action watchdog=inject-nmi`).
 const WATCHDOG_STOP: u16 = 0x441;
 const WATCHDOG_START: u16 = 0x443;
-const WATCHDOG_4S: u8 = 0xd;
+const WATCHDOG_16S: u8 = 7;
 
 /// Instructions behind a VMGEXIT at which the reply may change.
 const MAX_REWRITES: u32 = 600;
 
 /// The result that the guest's program writes: this bit, and a number.
 pub const RETURNED: u32 = 1 << 31;
+
+/// The attack begins where the address is reached from user mode: its frame has an error code.
+const FROM_USER: u32 = 1 << 16;
 
 /// How an attempt ended: bits 31:28 of what the test port tells. In the lower half: the result of
 /// the guest's program, or the reason of a termination.
@@ -96,6 +99,7 @@ pub struct Assault {
     /// Halves of addresses that the test port got in this step.
     halves: usize,
     depth: u64,
+    from_user: bool,
     boundary: u64,
     event: Option<HostileEvent>,
     /// Where the event was injected.
@@ -116,18 +120,20 @@ struct Place {
 }
 
 impl Vcpu {
-    /// The test port: a new step.
+    /// The test port: a new step. In an attempt, so that nothing is attacked outside of it.
     pub fn assault_arm(&mut self) {
+        let vm = &self.world.vm;
         let assault = &mut self.assault;
-        assault.halves = 0;
-        assault.place = None;
-        if !assault.attempt {
-            assault.phase = if self.world.vm.hostile_follows(self.index) {
-                Phase::Free
-            } else {
-                Phase::Off
-            };
-        }
+        let chosen = vm.hostile_kernel_event(self.index, assault.depth);
+        assault.phase = match chosen {
+            Some((boundary, event)) if assault.attempt => {
+                assault.boundary = boundary;
+                assault.event = Some(event);
+                Phase::Seek
+            }
+            _ if assault.attempt || vm.hostile_follows(self.index) => Phase::Free,
+            _ => Phase::Off,
+        };
     }
 
     /// The test port: half of an address.
@@ -159,23 +165,17 @@ impl Vcpu {
             }
             return;
         }
-        let depth = u64::from(value & 0xffff);
-        let chosen = self.world.vm.hostile_kernel_event(self.index, depth);
         let assault = &mut self.assault;
+        assault.depth = u64::from(value & 0xffff);
+        assault.from_user = value & FROM_USER != 0;
+        assault.halves = 0;
         assault.outcome = 0;
         assault.attempt = true;
         assault.warned = false;
         assault.place = None;
+        assault.event = None;
         assault.step = None;
-        assault.depth = depth;
-        (assault.boundary, assault.event) = match chosen {
-            Some((boundary, event)) => (boundary, Some(event)),
-            None => (0, None),
-        };
-        assault.phase = match assault.event {
-            Some(_) => Phase::Seek,
-            None => Phase::Free,
-        };
+        assault.phase = Phase::Free;
         let [start, panic, oops, warning] = assault.addresses;
         // SAFETY: the host does not use breakpoints, and the guest's DR7 is not the processor's.
         unsafe {
@@ -186,7 +186,7 @@ impl Vcpu {
         }
         self.save();
         self.assault.begun = cpu::rdtsc();
-        cpu::out8(WATCHDOG_START, WATCHDOG_4S);
+        cpu::out8(WATCHDOG_START, WATCHDOG_16S);
     }
 
     /// Whether an attack or an attempt is under way.
@@ -343,8 +343,10 @@ impl Vcpu {
             if at(WARNING) {
                 self.assault.warned = true;
                 self.vmcb.save.rflags |= bits::RFLAGS_RF;
-            } else {
+            } else if !self.assault.from_user || self.frame_of_user() {
                 self.assault.phase = Phase::Step(self.assault.boundary);
+            } else {
+                self.vmcb.save.rflags |= bits::RFLAGS_RF;
             }
             return true;
         }
@@ -361,6 +363,16 @@ impl Vcpu {
             error: None,
         });
         true
+    }
+
+    /// Whether the exception that was just taken, with an error code, came from user mode.
+    fn frame_of_user(&self) -> bool {
+        let linear = Linear {
+            memory: &self.world.memory,
+            paging: Paging::of(&self.vmcb.save, self.world.cbit),
+        };
+        let selector = linear.read_implicit::<1>(self.vmcb.save.rsp.wrapping_add(0x10));
+        selector.is_ok_and(|[selector]| selector & 3 == 3)
     }
 
     /// A string of the guest's kernel, as far as it can be printed.
@@ -386,7 +398,7 @@ impl Vcpu {
     /// Whether the watchdog's time is over, so that an NMI is its.
     fn overdue(&self) -> bool {
         let khz = u64::from(self.world.vm.tsc_khz());
-        cpu::rdtsc().wrapping_sub(self.assault.begun) > 2000 * khz
+        cpu::rdtsc().wrapping_sub(self.assault.begun) > 8000 * khz
     }
 
     /// A VMGEXIT was answered: the reply may change from now on.

@@ -17,7 +17,8 @@ const PORT: u64 = 0x5c0;
 const STEP: u64 = 0;
 /// Read: leaks found so far.
 const LEAKS: u64 = 4;
-/// Written: an attempt begins, with an event within so many instructions, or ends (`assault`).
+/// Written: an attempt begins, with an event within so many instructions, or ends (`assault`). The
+/// step is armed in it.
 /// Read: how the last one ended, 0 in an attempt.
 const ATTEMPT: u64 = 8;
 /// Written: halves of four addresses of the kernel, the lower one first.
