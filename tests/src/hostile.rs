@@ -134,7 +134,8 @@ impl Case {
             _ => "report",
         };
         let append = format!(
-            "quiet loglevel=1 nowatchdog sevsim.run=/bin/hostile_run hostile.run=/bin/{name},{program}"
+            "quiet loglevel=1 nowatchdog sevsim.run=/bin/hostile_run \
+             hostile.run=/bin/{name},{program}"
         );
         let args = "--entry raw --vcpus 1 --intercept all --idle-timeout 0".split(' ');
         let mut args: Vec<String> = args.map(String::from).collect();

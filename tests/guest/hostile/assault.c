@@ -185,7 +185,8 @@ static bool do_mmio_write(void)
 	if (!mmio_name(before) || write(pipes[1], "x", 1) != 1)
 		return false;
 	/* Writes a 1. */
-	good = !ioctl(pipes[0], FIONREAD, mmio + MMIO_TEST) && read(pipes[0], &byte, 1) == 1 && mmio_name(name);
+	good = !ioctl(pipes[0], FIONREAD, mmio + MMIO_TEST) && read(pipes[0], &byte, 1) == 1 &&
+	       mmio_name(name);
 	good = good && memcmp(name, before, sizeof(name));
 	/* And a 0 again: the pipe is empty. */
 	return !ioctl(pipes[0], FIONREAD, mmio + MMIO_TEST) && good;
