@@ -99,26 +99,40 @@ impl Leaf {
         (gpa, self.entry & c_bit != 0)
     }
 
+    /// True if the interrupted context may access the page.
+    #[inline(always)]
+    fn allows(&self, regs: &Regs, access: Access) -> bool {
+        let mut needed = 0;
+
+        if access == Access::Write {
+            needed |= PTE_WRITABLE;
+        }
+        if regs.user_mode() {
+            needed |= PTE_USER;
+        }
+        self.permissions & needed == needed
+            && (self.permissions & PTE_USER == 0 || self.key_allows(access))
+    }
+
     /// What keeps the interrupted context from accessing the page, as in the error code of a page
     /// fault; 0 if nothing does.
     fn denial(&self, regs: &Regs, access: Access) -> u32 {
-        let user_ok = !regs.user_mode() || self.permissions & PTE_USER != 0;
-        let write_ok = access == Access::Read || self.permissions & PTE_WRITABLE != 0;
-        let key_ok = self.permissions & PTE_USER == 0 || self.key_allows(access);
-
-        match (user_ok && write_ok, key_ok) {
-            (true, true) => 0,
-            (false, true) => PF_PRESENT,
-            (_, false) => PF_PRESENT | PF_KEY,
+        if self.allows(regs, access) {
+            return 0;
         }
+        if self.permissions & PTE_USER != 0 && !self.key_allows(access) {
+            return PF_PRESENT | PF_KEY;
+        }
+        PF_PRESENT
     }
 
     /// The page fault for an access of the interrupted context that something denies.
+    #[inline(always)]
     fn check(&self, regs: &Regs, address: u64, access: Access) -> Result {
-        match self.denial(regs, access) {
-            0 => Ok(()),
-            denial => Err(page_fault(regs, address, access, denial)),
+        if self.allows(regs, access) {
+            return Ok(());
         }
+        Err(page_fault(regs, address, access, self.denial(regs, access)))
     }
 
     /// True if the protection key of a user page allows the access: to user space, and to the
@@ -149,6 +163,12 @@ impl Leaf {
 /// mapped.
 #[inline(never)]
 fn lookup(address: u64) -> Option<Leaf> {
+    walk(address)
+}
+
+/// As [`lookup`], for who needs it in each exit of a frequent kind.
+#[inline(always)]
+fn walk(address: u64) -> Option<Leaf> {
     // SAFETY: Set once, before the kernel is relocated.
     let frame = PTE_ADDRESS & !unsafe { bindings::sme_me_mask };
     let mut table = cpu::cr3() & frame;
@@ -238,7 +258,7 @@ pub(crate) fn probe(regs: &Regs, address: u64, access: Access) -> Result {
 
 /// Finds out where an address of the kernel leads.
 pub(crate) fn translate(regs: &Regs, address: u64, access: Access) -> Result<Mapping> {
-    let leaf = lookup(address).ok_or_else(|| page_fault(regs, address, access, 0))?;
+    let leaf = walk(address).ok_or_else(|| page_fault(regs, address, access, 0))?;
 
     leaf.check(regs, address, access)?;
 
