@@ -160,7 +160,9 @@ const FAILURES: [Failure; 35] = [
         .says("Unsupported exit-code 0x55 in early #VC exception"),
     failure("early-response", "early:response:0x2", GENERAL),
     // From then on nothing is answered, also not to the console that would report it.
-    failure("early-refused", "early:response:0x2:3000", GENERAL),
+    // C reports each refusal, to a console that raises the next one: how that ends depends on what
+    // lies below the stack.
+    failure("early-refused", "early:response:0x2:3000", GENERAL).but_c(End::Overflow),
     failure(
         "early-no-rdrand",
         "early:cpuid:0x1:ecx:clear:0x40000000",
