@@ -137,7 +137,7 @@ enum Part {
     /// Count and compare: C and Rust side by side
     Bench {
         /// Paired boots for the ratio of times
-        #[arg(long, default_value_t = 3)]
+        #[arg(long, default_value_t = 5)]
         pairs: usize,
         /// Only the tables of guest instructions
         #[arg(long)]
