@@ -84,6 +84,12 @@ const MAX_UNNAMED: usize = 0x1_0000;
 /// Type of a memory range that is RAM.
 const E820_RAM: u32 = 1;
 
+/// Where QEMU keeps ROMs for BIOS.
+const ROMS: &[u8] = b"genroms/";
+/// Devices to boot from, in their order.
+const BOOT_ORDER: &[u8] = b"bootorder";
+/// Most bytes of a boot order that are looked at; one that is longer names more than ROMs.
+const MAX_BOOT_ORDER: usize = 256;
 /// The memory map.
 const E820: &[u8] = b"etc/e820";
 /// The end of memory that could be plugged in: the 64-bit PCI window starts above it.
@@ -218,6 +224,7 @@ impl FwCfg {
             selected: Mutex::default(),
         };
         fw_cfg.read_directory(platform)?;
+        fw_cfg.read_boot_order(platform);
         fw_cfg.read_e820(platform)?;
         fw_cfg.finish_directory()?;
         Ok(fw_cfg)
@@ -261,6 +268,28 @@ impl FwCfg {
             self.directory.push(&entry)?;
         }
         Ok(())
+    }
+
+    /// Leaves out a boot order that does not concern the guest: QEMU names the ROM that loads
+    /// sevsim.
+    fn read_boot_order<P: Platform>(&mut self, platform: &P) {
+        let mut entries = self.directory.get()[4..].chunks_exact(ENTRY);
+        let Some(index) = entries.position(|entry| name(entry) == BOOT_ORDER) else {
+            return;
+        };
+        let at = 4 + index * ENTRY;
+        let entry = &self.directory.get()[at..at + ENTRY];
+        let size = u32::from_be_bytes([entry[0], entry[1], entry[2], entry[3]]) as usize;
+        let mut order = [0; MAX_BOOT_ORDER];
+        let Some(order) = order.get_mut(..size) else {
+            return;
+        };
+        select(platform, u16::from_be_bytes([entry[4], entry[5]]));
+        read_physical(platform, order);
+        if roms_alone(order) {
+            self.directory.bytes[at..self.directory.len].rotate_left(ENTRY);
+            self.directory.len -= ENTRY;
+        }
     }
 
     /// Replaces RAM by the guest's and keeps the other ranges.
@@ -572,11 +601,24 @@ fn name(entry: &[u8]) -> &[u8] {
 }
 
 /// Whether a directory entry is of no use to the guest: an empty file, which says no more than a
-/// missing one; a ROM for BIOS, one of them QEMU's loader of sevsim; the negotiation of SMM's
-/// features, as there is no SMM.
+/// missing one; a ROM for BIOS, one of them QEMU's loader of sevsim, and how long BIOS waits before
+/// it tries again; the negotiation of SMM's features, as there is no SMM.
 fn useless(entry: &[u8; ENTRY]) -> bool {
     let name = name(entry);
-    entry[..4] == [0; 4] || name.starts_with(b"genroms/") || name.starts_with(b"etc/smi/")
+    entry[..4] == [0; 4]
+        || name.starts_with(ROMS)
+        || name == b"etc/boot-fail-wait"
+        || name.starts_with(b"etc/smi/")
+}
+
+/// Whether a boot order, a device path a line and a NUL, names ROMs for BIOS alone.
+fn roms_alone(order: &[u8]) -> bool {
+    order.split(|byte| matches!(byte, b'\n' | 0)).all(|path| {
+        path.is_empty()
+            || path
+                .strip_prefix(b"/rom@")
+                .is_some_and(|rom| rom.starts_with(ROMS))
+    })
 }
 
 /// A range of RAM.

@@ -194,6 +194,7 @@ fn the_directory_is_short_and_begins_with_the_memory_map() {
     let mock = Mock::new(1);
     mock.directory(&[
         ("bios-geometry", 0x20, 0),
+        ("etc/boot-fail-wait", 0x27, 4),
         ("etc/e820", 0x21, 20),
         ("etc/smi/features-ok", 0x22, 1),
         ("etc/system-states", 0x23, 6),
@@ -206,11 +207,53 @@ fn the_directory_is_short_and_begins_with_the_memory_map() {
         directory(&g),
         [
             (name(b"etc/e820"), 0x21, 20),
-            (name(RESERVED_END), 0x26, 8),
+            (name(RESERVED_END), 0x28, 8),
             (name(b"etc/system-states"), 0x23, 6),
             (name(b"opt/genroms/mine"), 0x25, 1),
         ]
     );
+}
+
+/// Whether a boot order of QEMU's stays in the directory, among other files that have to.
+fn order_stays(order: &[u8]) -> bool {
+    let mock = Mock::new(1);
+    mock.directory(&[
+        ("etc/system-states", 0x20, 6),
+        ("bootorder", 0x21, order.len() as u32),
+        ("etc/table-loader", 0x22, 128),
+    ]);
+    mock.file(0x21, order);
+    let all = directory(&guest(mock));
+    let names: Vec<_> = all.iter().map(|(name, ..)| &name[..]).collect();
+    let stays = names.contains(&BOOT_ORDER);
+    assert_eq!(names.len(), 3 + usize::from(stays), "{names:?}");
+    for other in [
+        b"etc/system-states" as &[u8],
+        b"etc/table-loader",
+        RESERVED_END,
+    ] {
+        assert!(names.contains(&other), "{names:?}");
+    }
+    stays
+}
+
+#[test]
+fn a_boot_order_without_the_guests_devices_is_left_out() {
+    assert!(!order_stays(b"/rom@genroms/multiboot_dma.bin\0"));
+    assert!(!order_stays(
+        b"/rom@genroms/multiboot_dma.bin\n/rom@genroms/x\0"
+    ));
+    let disk = b"/pci@i0cf8/pci8086,2922@1f,2/drive@0/disk@0";
+    assert!(order_stays(&[disk as &[u8], b"\0"].concat()));
+    assert!(order_stays(
+        &[b"/rom@genroms/multiboot_dma.bin\n" as &[u8], disk].concat()
+    ));
+    assert!(
+        order_stays(b"HALT\0"),
+        "what QEMU is told by -boot strict=on"
+    );
+    let many = b"/rom@genroms/x\n".repeat(100);
+    assert!(order_stays(&many), "too long to look at");
 }
 
 #[test]
