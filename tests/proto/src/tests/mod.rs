@@ -14,6 +14,7 @@ mod pairs;
 mod ports;
 mod registers;
 mod replies;
+mod step;
 mod unicorn;
 
 /// A small generator of pseudo-random numbers (xorshift64*), the same in each run.

@@ -14,23 +14,23 @@ use crate::proto::{regs::Gpr, Outcome};
 /// Registers for and after a native run, in the order that the code below assumes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[repr(C)]
-struct State {
-    gpr: [u64; 16],
-    flags: u64,
+pub(super) struct State {
+    pub(super) gpr: [u64; 16],
+    pub(super) flags: u64,
 }
 
 const FLAGS_OFFSET: u8 = 0x80;
 
 /// CF, PF, AF, ZF, SF, DF, OF.
-const FLAGS: u64 = 0xcd5;
+pub(super) const FLAGS: u64 = 0xcd5;
 
-/// Memory of the host: a page of code, and pages of data.
-struct Host {
-    code: *mut u8,
-    data: *mut u8,
+/// Memory of the host: a page of code, and pages of data. Child processes share it.
+pub(super) struct Host {
+    pub(super) code: *mut u8,
+    pub(super) data: *mut u8,
 }
 
-const DATA_SIZE: usize = 3 * 4096;
+pub(super) const DATA_SIZE: usize = 3 * 4096;
 
 fn map(len: usize, protection: i32) -> *mut u8 {
     // SAFETY: A new anonymous mapping.
@@ -39,7 +39,7 @@ fn map(len: usize, protection: i32) -> *mut u8 {
             ptr::null_mut(),
             len,
             protection,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_32BIT,
+            libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_32BIT,
             -1,
             0,
         )
@@ -50,7 +50,7 @@ fn map(len: usize, protection: i32) -> *mut u8 {
 }
 
 impl Host {
-    fn new() -> Host {
+    pub(super) fn new() -> Host {
         Host {
             code: map(4096, libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC),
             data: map(DATA_SIZE, libc::PROT_READ | libc::PROT_WRITE),
@@ -123,13 +123,13 @@ impl Host {
         state
     }
 
-    fn set_data(&self, bytes: &[u8]) {
+    pub(super) fn set_data(&self, bytes: &[u8]) {
         assert_eq!(bytes.len(), DATA_SIZE);
         // SAFETY: The mapping has this size.
         unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), self.data, DATA_SIZE) }
     }
 
-    fn data(&self) -> Vec<u8> {
+    pub(super) fn data(&self) -> Vec<u8> {
         // SAFETY: The mapping has this size, and nobody writes it now.
         unsafe { std::slice::from_raw_parts(self.data, DATA_SIZE) }.to_vec()
     }
@@ -148,8 +148,8 @@ impl Drop for Host {
 /// Guest-physical address of the device that stands for the data.
 const GPA: u64 = 0xfe00_0000;
 
-/// Runs the instruction through the core, with the data in a device.
-fn emulate(host: &Host, insn: &[u8], state: &State, data: &[u8], peek: bool) -> (State, Vec<u8>) {
+/// A machine that is about to execute the instruction, with the data in a device.
+pub(super) fn machine(host: &Host, insn: &[u8], state: &State, data: &[u8], peek: bool) -> Machine {
     let mut machine = Machine::new(insn);
     let base = host.data as u64;
 
@@ -169,6 +169,30 @@ fn emulate(host: &Host, insn: &[u8], state: &State, data: &[u8], peek: bool) -> 
         machine.regs.set_gpr(Gpr::new(number as u8), *value);
     }
     machine.regs.flags = state.flags | 0x1_0002;
+    machine
+}
+
+/// The machine's registers.
+pub(super) fn state_of(machine: &Machine) -> State {
+    let mut state = State {
+        flags: machine.regs.flags,
+        ..State::default()
+    };
+
+    for (number, value) in state.gpr.iter_mut().enumerate() {
+        *value = machine.regs.gpr(Gpr::new(number as u8));
+    }
+    state
+}
+
+/// What the device of [`machine`] holds.
+pub(super) fn data_of(machine: &Machine) -> Vec<u8> {
+    machine.hypervisor.mmio.values().copied().collect()
+}
+
+/// Runs the instruction through the core, with the data in a device.
+fn emulate(host: &Host, insn: &[u8], state: &State, data: &[u8], peek: bool) -> (State, Vec<u8>) {
+    let mut machine = machine(host, insn, state, data, peek);
 
     loop {
         match machine.vc(0x400) {
@@ -177,21 +201,12 @@ fn emulate(host: &Host, insn: &[u8], state: &State, data: &[u8], peek: bool) -> 
             outcome => panic!("{insn:02x?}: {outcome:x?} {state:x?}"),
         }
     }
-
-    let mut after = State {
-        flags: machine.regs.flags,
-        ..State::default()
-    };
-
-    for (number, value) in after.gpr.iter_mut().enumerate() {
-        *value = machine.regs.gpr(Gpr::new(number as u8));
-    }
-    (after, machine.hypervisor.mmio.into_values().collect())
+    (state_of(&machine), data_of(&machine))
 }
 
 /// An instruction under test.
 #[derive(Clone, Copy)]
-struct Form {
+pub(super) struct Form {
     opcode: &'static [u8],
     /// ModRM.reg if it extends the opcode.
     extension: Option<u8>,
@@ -200,9 +215,9 @@ struct Form {
     /// A LOCK prefix is allowed.
     lock: bool,
     /// Flags that the instruction leaves undefined.
-    undefined: u64,
+    pub(super) undefined: u64,
     /// A bit number in a register moves the address.
-    bit: bool,
+    pub(super) bit: bool,
 }
 
 const fn form(opcode: &'static [u8]) -> Form {
@@ -221,7 +236,7 @@ const AF: u64 = 1 << 4;
 const BT_UNDEFINED: u64 = (1 << 11) | (1 << 7) | AF | (1 << 2);
 
 /// All forms with a ModRM operand in memory.
-fn forms() -> Vec<Form> {
+pub(super) fn forms() -> Vec<Form> {
     let mut forms = vec![];
 
     for alu in 0..8u8 {
@@ -336,7 +351,7 @@ fn forms() -> Vec<Form> {
 }
 
 /// A value that is likely to carry, to overflow, or to be zero.
-fn interesting(random: &mut Random) -> u64 {
+pub(super) fn interesting(random: &mut Random) -> u64 {
     match random.below(6) {
         0 => 0,
         1 => u64::MAX,
@@ -348,7 +363,7 @@ fn interesting(random: &mut Random) -> u64 {
 }
 
 /// Registers, with the address of an operand in one of them. Returns its number, too.
-fn state(random: &mut Random, address: u64) -> (State, u8) {
+pub(super) fn state(random: &mut Random, address: u64) -> (State, u8) {
     let mut state = State {
         flags: random.next() & FLAGS & !0x400 | 2,
         ..State::default()
@@ -363,7 +378,7 @@ fn state(random: &mut Random, address: u64) -> (State, u8) {
 }
 
 /// Builds an instruction of a form that accesses memory at `[base + disp8]`.
-fn encode(random: &mut Random, form: &Form, base: u8, disp: i8) -> Vec<u8> {
+pub(super) fn encode(random: &mut Random, form: &Form, base: u8, disp: i8) -> Vec<u8> {
     let mut rex = if base >= 8 { 0x41 } else { 0 };
     let mut bytes = vec![];
     let small = random.below(3) == 0;

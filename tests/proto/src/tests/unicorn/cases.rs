@@ -17,6 +17,10 @@ use crate::proto::{
 
 /// DF.
 pub(super) const DF: u64 = 1 << 10;
+/// TF.
+pub(super) const TF: u64 = 1 << 8;
+/// RF.
+pub(super) const RF: u64 = 1 << 16;
 /// CF, PF, AF, ZF, SF, DF, OF.
 pub(super) const FLAGS: u64 = 0xcd5;
 
@@ -498,7 +502,14 @@ pub(super) fn case(random: &mut Random, code: CodeSize, ip: u64) -> Case {
             _ => try_memory(random, code, ip),
         };
 
-        if let Some(case) = case {
+        if let Some(mut case) = case {
+            // A debugger steps, and goes on from a breakpoint.
+            if random.below(3) == 0 {
+                case.state.flags |= TF;
+            }
+            if random_bool(random) {
+                case.state.flags |= RF;
+            }
             return case;
         }
     }

@@ -92,6 +92,10 @@ pub(super) enum Access {
 pub(super) struct Bus {
     pub(super) device: Vec<u8>,
     pub(super) log: Vec<Access>,
+    /// RIP at each single-step trap.
+    pub(super) traps: Vec<u64>,
+    /// The register that RIP is read from in this mode.
+    ip: c::uc_x86_reg,
     input: Random,
 }
 
@@ -179,6 +183,19 @@ extern "C" fn port_out(_: *mut c::uc_engine, port: u32, len: c_int, value: u32, 
     });
 }
 
+extern "C" fn exception(uc: *mut c::uc_engine, vector: u32, bus: *mut c_void) {
+    const DEBUG: u32 = 1;
+    let mut ip = 0u64;
+
+    assert_eq!(vector, DEBUG, "an exception that is no trap");
+    // SAFETY: As in `mmio_read`.
+    let bus = unsafe { &mut *bus.cast::<Bus>() };
+
+    // SAFETY: The register has at most eight bytes.
+    check(unsafe { c::uc_reg_read(uc, bus.ip as c_int, ptr::from_mut(&mut ip).cast()) });
+    bus.traps.push(ip);
+}
+
 fn check(error: c::uc_err) {
     assert_eq!(error, c::UC_ERR_OK, "Unicorn refuses what it is asked for");
 }
@@ -194,6 +211,11 @@ impl Engine {
         let bus = Box::into_raw(Box::new(Bus {
             device: vec![0; SIZE as usize],
             log: vec![],
+            traps: vec![],
+            ip: match code {
+                CodeSize::Bits64 => c::UC_X86_REG_RIP,
+                _ => c::UC_X86_REG_EIP,
+            },
             input: Random::new(seed),
         }));
         let allocated = Box::into_raw(vec![0; SIZE as usize + 4096].into_boxed_slice());
@@ -243,6 +265,18 @@ impl Engine {
                     instruction as c_int,
                 ));
             }
+
+            let mut handle = 0;
+
+            check(c::uc_hook_add(
+                uc,
+                &mut handle,
+                c::UC_HOOK_INTR as c_int,
+                exception as *mut c_void,
+                bus.cast(),
+                1u64,
+                0u64,
+            ));
         }
         Engine {
             uc,
@@ -308,6 +342,7 @@ impl Engine {
 
         assert_eq!(ip, state.ip);
         self.bus().log.clear();
+        self.bus().traps.clear();
         // SAFETY: The code page is mapped, and the slot is in it.
         unsafe {
             check(c::uc_mem_write(
@@ -330,11 +365,9 @@ impl Engine {
             c::UC_ERR_WRITE_UNMAPPED => End::Fault { write: true },
             error => panic!("Unicorn: error {error} from {insn:02x?} with {state:x?}"),
         };
+        let register = self.bus().ip;
         let mut after = State {
-            ip: self.get(match self.code {
-                CodeSize::Bits64 => c::UC_X86_REG_RIP,
-                _ => c::UC_X86_REG_EIP,
-            }),
+            ip: self.get(register),
             flags: self.get(c::UC_X86_REG_EFLAGS),
             ..State::default()
         };

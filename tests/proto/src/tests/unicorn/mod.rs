@@ -6,7 +6,8 @@
 //!
 //! Compared are all registers, RIP, the defined flags, memory, the device, and what the device and
 //! the ports were asked for, in order, with address, size and value; of an instruction that faults
-//! also how far it came.
+//! also how far it came. With RFLAGS.TF, so are the single-step traps and where they come, and that
+//! RF is clear after the last one.
 //!
 //! What differs by nature is left out. The model splits an access to the device that is not aligned
 //! and reads bytes that were not asked for, where hardware passes it on as it is unless it crosses
@@ -22,7 +23,7 @@ use std::{collections::BTreeMap, thread};
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction, OpKind, RflagsBits};
 
 use self::{
-    cases::{Case, FLAGS},
+    cases::{Case, FLAGS, RF, TF},
     engine::{Access, End, Engine, State, CODE, DATA, DEVICE, SIZE},
 };
 use super::{
@@ -52,6 +53,8 @@ struct Counts {
     total: u64,
     /// Of these, faults.
     faults: u64,
+    /// Single-step traps.
+    traps: u64,
     mnemonics: BTreeMap<String, u64>,
 }
 
@@ -168,6 +171,7 @@ impl Rig {
                 code,
                 total: 0,
                 faults: 0,
+                traps: 0,
                 mnemonics: BTreeMap::new(),
             },
         }
@@ -210,12 +214,21 @@ impl Rig {
         self.machine.hypervisor.events.clear();
     }
 
-    /// Runs the case through the core, to its end or a fault.
-    fn emulate(&mut self, exit: u64) -> Outcome {
+    /// Runs the case through the core, to its end or a fault. Returns RIP at each single-step trap
+    /// that the core asks for, too.
+    fn emulate(&mut self, exit: u64) -> (Outcome, Vec<u64>) {
+        let mut traps = vec![];
+
         loop {
-            match self.machine.vc(exit) {
-                Outcome::Retry { .. } => {}
-                outcome => return outcome,
+            let outcome = self.machine.vc(exit);
+
+            if let Outcome::Retry { single_step: true } | Outcome::Done { single_step: true } =
+                outcome
+            {
+                traps.push(self.machine.regs.ip);
+            }
+            if !matches!(outcome, Outcome::Retry { .. }) {
+                return (outcome, traps);
             }
         }
     }
@@ -236,6 +249,7 @@ impl Rig {
 
         let (end, expected) = self.engine.run(&case.bytes, &case.state);
         let log = std::mem::take(&mut self.engine.bus().log);
+        let expected_traps = std::mem::take(&mut self.engine.bus().traps);
 
         self.machine.hypervisor.input = log
             .iter()
@@ -245,7 +259,7 @@ impl Rig {
             })
             .collect();
 
-        let outcome = self.emulate(case.exit);
+        let (outcome, traps) = self.emulate(case.exit);
         let regs = &self.machine.regs;
         let mut after = State {
             ip: regs.ip,
@@ -257,6 +271,7 @@ impl Rig {
             after.gpr[usize::from(number)] = regs.gpr(Gpr::new(number));
         }
 
+        let single_step = case.state.flags & TF != 0;
         let context = || {
             format!(
                 "{:02x?} {insn} in {:?}, {:x?}; Unicorn: {end:?} {log:x?}; \
@@ -266,7 +281,9 @@ impl Rig {
         };
 
         match (end, outcome) {
-            (End::Complete, Outcome::Done { single_step: false }) => {}
+            (End::Complete, Outcome::Done { single_step: trap }) => {
+                assert_eq!(trap, single_step, "{}", context());
+            }
             (End::Fault { write }, Outcome::Exception(fault)) => {
                 assert_eq!(fault.vector, Vector::PageFault, "{}", context());
                 assert_eq!(fault.error_code & PF_PRESENT, 0, "{}", context());
@@ -279,9 +296,25 @@ impl Rig {
             }
             _ => panic!("{}", context()),
         }
-        let expected = corrected(expected, &case.state, &insn);
+        assert_eq!(
+            traps,
+            expected_traps,
+            "left: the core, right: Unicorn: {}",
+            context()
+        );
 
-        compare_states(self.code, expected, after, undefined_flags(&insn), &context);
+        self.counts.traps += traps.len() as u64;
+
+        let expected = corrected(expected, &case.state, &insn);
+        // The model clears RF with the trap at the end only, or never.
+        let stepping = if end == End::Complete && single_step {
+            TF | RF
+        } else {
+            0
+        };
+        let defined = (FLAGS | stepping) & !undefined_flags(&insn);
+
+        compare_states(self.code, expected, after, defined, &context);
         if !case.unaligned {
             let log = if case.width == 8 {
                 joined(&log)
@@ -377,11 +410,11 @@ fn compare_states(
     code: CodeSize,
     expected: State,
     after: State,
-    undefined: u64,
+    defined: u64,
     context: &dyn Fn() -> String,
 ) {
     let common = |mut state: State| {
-        state.flags &= FLAGS & !undefined;
+        state.flags &= defined;
         if code != CodeSize::Bits64 {
             state.gpr[8..].fill(0);
         }
@@ -488,11 +521,15 @@ fn run(count: u64) -> u64 {
     }
     for code in modes {
         let parts = parts.iter().filter(|part| part.code == code);
-        let (total, faults) = parts.fold((0, 0), |(total, faults), part| {
-            (total + part.total, faults + part.faults)
+        let (total, faults, traps) = parts.fold((0, 0, 0), |(total, faults, traps), part| {
+            (total + part.total, faults + part.faults, traps + part.traps)
         });
 
-        println!("count: Unicorn: {code:?}: {total} cases agree, {faults} of them faults");
+        println!(
+            "count: Unicorn: {code:?}: {total} cases agree, {faults} of them faults, {traps} \
+             single-step traps"
+        );
+        assert!(traps > total / 4, "the model does not trap");
     }
     println!("count: Unicorn: by mnemonic: {counts:?}");
     parts.iter().map(|part| part.total).sum()
