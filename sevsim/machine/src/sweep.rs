@@ -44,6 +44,9 @@ const MAX_AWAY: u32 = 1 << 20;
 /// Occurrences that may pass by a boundary before the next one is tried.
 const MAX_TRIES: u32 = 4;
 
+/// Skipped boundaries whose places are kept.
+const MAX_SKIPPED: usize = 8;
+
 /// What to look for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -171,8 +174,21 @@ pub struct Sweep {
     length: u32,
     away: u32,
     counts: Counts,
+    /// The first places that were skipped.
+    skipped: [Skipped; MAX_SKIPPED],
     seen: Instructions,
     trace: Trace,
+}
+
+/// A boundary that only the first execution came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Skipped {
+    /// Instruction behind it.
+    pub rip: u64,
+    /// The how manieth time it was met there, from 1.
+    pub visit: u32,
+    /// The how manieth boundary of that execution it was, from 0.
+    pub at: u32,
 }
 
 /// The counters of a plan.
@@ -226,6 +242,11 @@ impl Sweep {
                 instructions: 0,
                 covered: 0,
             },
+            skipped: [Skipped {
+                rip: 0,
+                visit: 0,
+                at: 0,
+            }; MAX_SKIPPED],
             seen: Instructions::new(),
             trace: Trace::new(),
         }
@@ -268,6 +289,12 @@ impl Sweep {
             covered: self.seen.covered,
             ..self.counts
         }
+    }
+
+    /// The first boundaries that no later execution came to, to find out why.
+    pub fn skipped(&self) -> &[Skipped] {
+        let count = usize::try_from(self.counts.skipped).unwrap_or(MAX_SKIPPED);
+        &self.skipped[..count.min(MAX_SKIPPED)]
     }
 
     /// An exception or NMI is delivered to the guest, which was at `place`.
@@ -345,6 +372,16 @@ impl Sweep {
             },
             State::Seeking(met, false) => self.met(met + 1, &place),
             _ => (),
+        }
+    }
+
+    /// An IRET of [`Mode::Seek`] has been executed that does not lead back. With `RFLAGS.RF`, as a
+    /// handler leaves it that emulates an instruction without the end of it, the breakpoint does
+    /// not stop the guest at the instruction that it leads to (APM vol. 2, 13.1.1.2).
+    pub fn landed(&mut self, place: Place, resume: bool) {
+        let sought = matches!(self.mode(), Mode::Seek(seek) if seek.at.contains(&Some(place.rip)));
+        if resume && sought {
+            self.reached(place);
         }
     }
 
@@ -504,6 +541,12 @@ impl Sweep {
     fn missed(&mut self) {
         self.tries += 1;
         if self.tries == MAX_TRIES {
+            let (rip, visit) = self.trace.place(self.next);
+            let at = self.next as u32;
+            let free = self.skipped.get_mut(self.counts.skipped as usize);
+            if let Some(free) = free {
+                *free = Skipped { rip, visit, at };
+            }
             self.counts.skipped += 1;
             self.next += 1;
             self.tries = 0;

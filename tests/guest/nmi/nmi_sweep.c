@@ -220,7 +220,7 @@ static bool user(int number, const char *name, unsigned int code, int (*run)(voi
 	run();
 	exit_in_prepare();
 	before = note();
-	do {
+	for (;;) {
 		test_out(TEST_PLAN, code | levels | PLAN_STRIDE(plan_stride(name)));
 		for (int tries = 1;; tries++) {
 			mistakes += run() != 0;
@@ -230,7 +230,11 @@ static bool user(int number, const char *name, unsigned int code, int (*run)(voi
 			if (tries > MAX_TRIES && !test_in(TEST_OCCURRENCES))
 				break;
 		}
-	} while (again());
+		if (!again())
+			break;
+		/* The kernel compares an NMI's address with the last one's, which came elsewhere. */
+		mistakes += run() != 0;
+	}
 	return report(number, name, status == PLAN_FAILED ? FAILED : NULL, mistakes, before);
 }
 

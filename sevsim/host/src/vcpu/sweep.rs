@@ -22,6 +22,8 @@ use machine::sweep;
 use machine::sweep::Mode;
 use machine::sweep::Place;
 use machine::sweep::Seek;
+use machine::sweep::Skipped;
+use machine::sweep::Status;
 use machine::sweep::Sweep;
 use machine::sweep::Target;
 use machine::vmcb::bits;
@@ -178,10 +180,16 @@ impl Vcpu {
                 control.int_ctl &= !V_INTR_MASKING;
                 let counts = sweep.counts();
                 log!("report nmi-sweep vcpu={} {counts:?}", self.index);
+                self.report_skipped(&sweep);
             }
             PLAN => {
                 let range = self.world.vm.options().nmi_between;
-                SWEEP.lock().arm(Target::from_word(value), range);
+                let mut sweep = SWEEP.lock();
+                // A plan that is repeated.
+                if sweep.status() != Status::Idle {
+                    self.report_skipped(&sweep);
+                }
+                sweep.arm(Target::from_word(value), range);
                 self.stepping = Stepping {
                     mine: true,
                     ..Stepping::default()
@@ -190,6 +198,16 @@ impl Vcpu {
             BOUNDARIES => (0..value).for_each(|_| self.world.vm.nmi_arrived(self.index)),
             STORM => self.world.vm.set_storm(value),
             _ => (),
+        }
+    }
+
+    /// Tells which boundaries only a plan's first execution came to.
+    fn report_skipped(&self, sweep: &Sweep) {
+        for Skipped { rip, visit, at } in sweep.skipped() {
+            log!(
+                "report nmi-sweep-skipped vcpu={} rip={rip:#x} visit={visit} boundary={at}",
+                self.index
+            );
         }
     }
 
@@ -348,7 +366,7 @@ impl Vcpu {
         let mut sweep = SWEEP.lock();
         match self.stepping.iret.take() {
             Some(true) => sweep.is_back(),
-            Some(false) => (),
+            Some(false) => sweep.landed(place, self.vmcb.save.rflags & bits::RFLAGS_RF != 0),
             None => sweep.stepped(&place, stepped == Stepped::Returned),
         }
         true

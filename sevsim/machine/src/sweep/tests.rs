@@ -112,6 +112,7 @@ fn a_boundary_that_is_passed_by_is_tried_again_and_then_skipped() {
     go(&mut sweep, &long);
     assert_eq!(go(&mut sweep, &long), [0]);
     assert_eq!(go(&mut sweep, &short), [], "no such boundary");
+    assert_eq!(sweep.skipped(), []);
     assert_eq!(go(&mut sweep, &long), [1], "tried again");
     assert_eq!(go(&mut sweep, &long), [2]);
     assert_eq!(go(&mut sweep, &long), [3]);
@@ -126,6 +127,12 @@ fn a_boundary_that_is_passed_by_is_tried_again_and_then_skipped() {
     assert_eq!(go(&mut sweep, &short), [1], "the next one");
     let counts = sweep.counts();
     assert_eq!((counts.skipped, counts.covered), (1, 2));
+    let skipped = Skipped {
+        rip: 20,
+        visit: 1,
+        at: 1,
+    };
+    assert_eq!(sweep.skipped(), [skipped]);
 }
 
 /// Runs code that passes the addresses in `rips`; returns the boundaries that had an NMI.
@@ -324,4 +331,32 @@ fn words_of_the_port() {
         stride: 8,
     };
     assert_eq!(Target::from_word(0x0082_0400), want);
+}
+
+#[test]
+fn a_breakpoint_that_rf_hides_is_met_by_the_iret_before_it() {
+    let user = place(0x1000, 0x7000, 3);
+    let (rdtsc, behind) = (place(10, 0x9000, 0), place(12, 0x9000, 0));
+    let mut sweep = Sweep::new();
+    sweep.arm(target(0), None);
+    // The way: RDTSC, the one instruction of its handler, and what comes behind it.
+    go(&mut sweep, &[10, 50, 12]);
+    for at in 0..2 {
+        assert_eq!(go(&mut sweep, &[10, 50, 12]), [at]);
+    }
+    sweep.delivered(EXIT, user);
+    assert!(matches!(sweep.mode(), Mode::Seek(seek) if seek.at[0] == Some(behind.rip)));
+    assert!(!sweep.leads_back(&behind), "the stack is another one");
+    // Elsewhere it has no meaning, and without RF the breakpoint is to come.
+    sweep.landed(rdtsc, true);
+    sweep.landed(behind, false);
+    assert!(!sweep.nmi_due(behind.rip, true));
+    sweep.landed(behind, true);
+    assert_eq!(sweep.mode(), Mode::Step);
+    assert!(sweep.nmi_due(behind.rip, true));
+    sweep.leaves(behind, true);
+    assert_eq!((sweep.status(), sweep.counts().skipped), (Status::Done, 0));
+    // While it is stepped, or no longer, there is no breakpoint.
+    sweep.landed(behind, true);
+    assert_eq!(sweep.status(), Status::Done);
 }
