@@ -82,7 +82,7 @@ enum Part {
         #[arg(long)]
         short: bool,
         /// Seconds for one boot
-        #[arg(long, default_value_t = 1200)]
+        #[arg(long, default_value_t = 3600)]
         timeout: u64,
         /// Guests with one vCPU that run side by side (default: as many as there are CPUs)
         #[arg(long, short)]

@@ -18,6 +18,7 @@
  */
 #include <linux/interrupt.h>
 #include <linux/io.h>
+#include <linux/kdebug.h>
 #include <linux/module.h>
 #include <linux/nmi.h>
 #include <linux/percpu.h>
@@ -46,7 +47,10 @@ enum {
 	WORK_STRING = 16,
 	WORK_MOVS = 32,
 	WORK_XSAVE = 64,
+	WORK_DEBUG = 128,	/* a single step: #DB, whose handler does these: */
 };
+
+#define WORK_IN_DEBUG	(WORK_MSR | WORK_STRING | WORK_XSAVE)
 
 static uint work = WORK_CPUID | WORK_MSR | WORK_PORT | WORK_MMIO;
 module_param(work, uint, 0600);
@@ -57,6 +61,9 @@ module_param(wrong_in, uint, 0400);
 static DEFINE_PER_CPU(unsigned int, handled);
 static DEFINE_PER_CPU(unsigned int, wrong);
 static DEFINE_PER_CPU(unsigned int, failed);
+/* The step is under way; what was wrong in its handler. */
+static DEFINE_PER_CPU(bool, in_step);
+static DEFINE_PER_CPU(unsigned int, wrong_in_step);
 
 static void __iomem *hpet;
 static u32 hpet_id;
@@ -99,24 +106,61 @@ static bool strings_wrong(void)
 	return bad;
 }
 
-static int nmi_handler(unsigned int type, struct pt_regs *regs)
+/* Which of these go wrong. */
+static unsigned int exits_wrong(unsigned int these)
 {
 	unsigned int bad = 0;
 
-	if (work & WORK_CPUID && exit_cpuid())
+	if (these & WORK_CPUID && exit_cpuid())
 		bad |= WORK_CPUID;
-	if (work & WORK_XSAVE && exit_cpuid_xsave())
+	if (these & WORK_XSAVE && exit_cpuid_xsave())
 		bad |= WORK_XSAVE;
-	if (work & WORK_MSR && native_rdmsrq(MSR_K7_HWCR) != hwcr)
+	if (these & WORK_MSR && native_rdmsrq(MSR_K7_HWCR) != hwcr)
 		bad |= WORK_MSR;
-	if (work & WORK_PORT && inb(MASK_PORT) != pic_masks)
+	if (these & WORK_PORT && inb(MASK_PORT) != pic_masks)
 		bad |= WORK_PORT;
-	if (work & WORK_STRING && strings_wrong())
+	if (these & WORK_STRING && strings_wrong())
 		bad |= WORK_STRING;
-	if (work & WORK_MMIO && mmio_read(HPET_ID) != hpet_id)
+	if (these & WORK_MMIO && mmio_read(HPET_ID) != hpet_id)
 		bad |= WORK_MMIO;
-	if (work & WORK_MOVS && mmio_movs())
+	if (these & WORK_MOVS && mmio_movs())
 		bad |= WORK_MOVS;
+	return bad;
+}
+
+static int debug_handler(struct notifier_block *block, unsigned long event, void *data)
+{
+	struct die_args *args = data;
+	unsigned long *dr6 = (unsigned long *)args->err;
+
+	if (event != DIE_DEBUG || !(*dr6 & DR_STEP) || !this_cpu_read(in_step))
+		return NOTIFY_DONE;
+	*dr6 &= ~DR_STEP;
+	args->regs->flags &= ~X86_EFLAGS_TF;
+	this_cpu_write(wrong_in_step, exits_wrong(work & WORK_IN_DEBUG));
+	this_cpu_write(in_step, false);
+	return NOTIFY_STOP;
+}
+
+static struct notifier_block debug_block = { .notifier_call = debug_handler };
+
+static unsigned int step_wrong(void)
+{
+	this_cpu_write(in_step, true);
+	asm volatile("pushfq\n\t"
+		     "orq %0, (%%rsp)\n\t"
+		     "popfq\n\t"
+		     "nop"
+		     : : "i" (X86_EFLAGS_TF) : "cc", "memory");
+	return this_cpu_read(wrong_in_step) | (this_cpu_read(in_step) ? WORK_DEBUG : 0);
+}
+
+static int nmi_handler(unsigned int type, struct pt_regs *regs)
+{
+	unsigned int bad = exits_wrong(work);
+
+	if (work & WORK_DEBUG)
+		bad |= step_wrong();
 	if (bad) {
 		this_cpu_inc(wrong);
 		wrong_in |= bad;
@@ -301,6 +345,8 @@ module_param_cb(failed, &sum_ops, (void __force *)&failed, 0400);
 
 static int __init sev_es_nmi_init(void)
 {
+	int error;
+
 	hpet = ioremap(HPET_BASE, PAGE_SIZE);
 	if (!hpet)
 		return -ENOMEM;
@@ -309,12 +355,25 @@ static int __init sev_es_nmi_init(void)
 	rdmsrq(MSR_K7_HWCR, hwcr);
 	exit_cpuid();
 	exit_cpuid_xsave();
-	return register_nmi_handler(NMI_LOCAL, nmi_handler, NMI_FLAG_FIRST, "sev_es_nmi");
+	error = register_die_notifier(&debug_block);
+	if (error)
+		goto unmap;
+	error = register_nmi_handler(NMI_LOCAL, nmi_handler, NMI_FLAG_FIRST, "sev_es_nmi");
+	if (error)
+		goto no_debug;
+	return 0;
+
+no_debug:
+	unregister_die_notifier(&debug_block);
+unmap:
+	iounmap(hpet);
+	return error;
 }
 
 static void __exit sev_es_nmi_exit(void)
 {
 	unregister_nmi_handler(NMI_LOCAL, "sev_es_nmi");
+	unregister_die_notifier(&debug_block);
 	iounmap(hpet);
 }
 
