@@ -101,6 +101,45 @@ static void outs_kernel_segment(void)
 	box_close(&box);
 }
 
+/* RFLAGS.AC: an operand that is not aligned is refused, before its page is looked for. */
+static void string_alignment_check(void)
+{
+	struct user_regs_struct regs;
+	struct outcome out;
+	struct box box;
+
+	box_open(&box, allow_ports);
+	mark_data();
+	regs = box_regs(&box);
+	regs.rcx = BOX_DATA + 1;
+	regs.eflags |= EFLAGS_AC;
+	out = RUN(&box, &regs, 0x48, 0x8b, 0x01);
+	if (out.sig == SIGTRAP && !guest_is_sev_es)
+		skip("this processor raises no alignment check");
+	regs = string_regs(&box, PCI_ADDRESS, 2);
+	regs.eflags |= EFLAGS_AC;
+	regs.rdi = BOX_DATA + 2;
+	regs.rsi = BOX_DATA + 2;
+	SIGNALS("rep insl", &box, &regs, SIGBUS, BUS_ADRALN, 0, 0xf3, 0x6d);
+	SIGNALS("outsl", &box, &regs, SIGBUS, BUS_ADRALN, 0, 0x6f);
+	expect_marks(0, 64);
+	DONE("insw", &box, &regs, R_DI, 0x66, 0x6d);
+	DONE("outsw", &box, &regs, R_SI, 0x66, 0x6f);
+	regs.rdi = BOX_DATA + 1;
+	regs.rsi = BOX_DATA + 1;
+	SIGNALS("insw", &box, &regs, SIGBUS, BUS_ADRALN, 0, 0x66, 0x6d);
+	DONE("rep insb", &box, &regs, R_DI | R_CX, 0xf3, 0x6c);
+	regs.rdi = DATA_END + 1;
+	SIGNALS("insw without a page", &box, &regs, SIGBUS, BUS_ADRALN, 0, 0x66, 0x6d);
+	/* Nothing is accessed. */
+	regs.rcx = 0;
+	DONE("rep insw, RCX 0", &box, &regs, 0, 0x66, 0xf3, 0x6d);
+	/* Not canonical comes first. */
+	regs.rdi = 0x8888000000000001;
+	SIGNALS("insw, not canonical", &box, &regs, SIGSEGV, ANY_CODE, 0, 0x66, 0x6d);
+	box_close(&box);
+}
+
 /* The fault comes in the middle: the signal names the first byte that is not there ... */
 static struct outcome run_into_hole(struct box *box, struct user_regs_struct *regs)
 {
@@ -170,6 +209,7 @@ const struct test string_fault_tests[] = {
 	{ "string_protected", string_protected },
 	{ "string_kernel_address", string_kernel_address },
 	{ "outs_kernel_segment", outs_kernel_segment },
+	{ "string_alignment_check", string_alignment_check },
 	{ "ins_into_hole_signal", ins_into_hole_signal },
 	{ "ins_into_hole_progress", ins_into_hole_progress },
 	{ "string_demand_paging", string_demand_paging },

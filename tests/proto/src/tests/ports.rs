@@ -15,6 +15,7 @@ use crate::proto::{
 const IOIO: u64 = 0x7b;
 const DF: u64 = 1 << 10;
 const TF: u64 = 1 << 8;
+const AC: u64 = 1 << 18;
 
 /// SW_EXITINFO1, written out anew: direction, string, repeated, widths, segment, port.
 fn info(
@@ -752,6 +753,71 @@ fn user_mode_cannot_name_kernel_addresses() {
             "{bytes:02x?}"
         );
         assert_eq!(machine.vmgexits, 0);
+    }
+}
+
+/// RFLAGS.AC is about user mode's elements of more than one byte; it comes before the page fault, and
+/// after #GP.
+#[test]
+fn unaligned_operand_is_an_alignment_check() {
+    const ABSENT: u64 = 0x99_0000;
+    const HIGH: u64 = 0x8888_0000_0000_0001;
+
+    let ac = Outcome::Exception(Fault::AC);
+    let done = Outcome::Done { single_step: false };
+
+    for (user, flags, bytes, address, outcome) in [
+        (true, AC, vec![0x66, 0x6d], DATA + 1, ac),
+        (true, AC, vec![0x66, 0xf3, 0x6d], DATA + 1, ac),
+        (true, AC, vec![0x6d], DATA + 2, ac),
+        (true, AC, vec![0x6f], DATA + 2, ac),
+        (true, AC | DF, vec![0xf3, 0x6f], DATA + 0x103, ac),
+        (true, AC, vec![0x6d], ABSENT + 2, ac),
+        (true, AC, vec![0x6d], !0x5555_5555 + 4, ac),
+        (true, AC, vec![0x6d], HIGH, Outcome::Exception(Fault::GP)),
+        (
+            true,
+            AC,
+            vec![0x6d],
+            ABSENT,
+            Outcome::Exception(Fault::page(ABSENT, PF_USER | PF_WRITE)),
+        ),
+        (true, AC, vec![0x66, 0x6d], DATA + 2, done),
+        (true, AC, vec![0x6c], DATA + 1, done),
+        (true, 0, vec![0x6d], DATA + 2, done),
+        // For the kernel the bit means something else.
+        (false, AC, vec![0x6d], DATA + 2, done),
+    ] {
+        for repeats in [0, 1] {
+            let mut machine = if user {
+                Machine::user(&bytes)
+            } else {
+                Machine::new(&bytes)
+            };
+
+            machine.allowed_ports = vec![0, 1, 2, 3];
+            machine.regs.flags |= flags;
+            machine.regs.si = address;
+            machine.regs.di = address;
+            machine.regs.cx = repeats;
+            machine.hypervisor.input = vec![0x5a; 4].into();
+
+            let repeated = bytes.contains(&0xf3);
+            let expected = if repeated && repeats == 0 {
+                done
+            } else {
+                outcome
+            };
+
+            assert_eq!(
+                machine.vc(IOIO),
+                expected,
+                "{bytes:02x?} at {address:#x}, RFLAGS {flags:#x}"
+            );
+            if expected != done {
+                assert_eq!(machine.vmgexits, 0);
+            }
+        }
     }
 }
 

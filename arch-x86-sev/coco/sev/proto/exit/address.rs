@@ -11,7 +11,10 @@ use super::super::{
         Memory,
         Segment, //
     },
-    regs::Regs,
+    regs::{
+        Regs,
+        FLAGS_AC, //
+    },
     result::{
         Access,
         Error,
@@ -41,8 +44,8 @@ pub(crate) fn offset(regs: &Regs, insn: &Insn, memory: &Memory) -> u64 {
         .truncate(base.wrapping_add(index).wrapping_add(memory.displacement))
 }
 
-/// The linear address of `len` bytes at `offset` in a segment, checked to be canonical and, for
-/// user mode, not to be the kernel's.
+/// The linear address of `len` bytes at `offset` in a segment, checked to be canonical. What user
+/// mode may access is up to [`check_user`].
 #[inline(never)]
 pub(crate) fn linear<E: Env + ?Sized>(
     env: &mut E,
@@ -71,12 +74,35 @@ pub(crate) fn linear<E: Env + ?Sized>(
             _ => Fault::GP,
         }));
     }
+    Ok(address)
+}
+
+/// Checks an access of user mode to `len` bytes of elements: aligned if RFLAGS.AC asks for that (APM
+/// vol. 2, 3.1.6; Linux keeps CR0.AM set), and not the kernel's. Other modes may access all.
+///
+/// Hardware compares the alignment before it walks the page tables.
+#[inline(always)]
+pub(crate) fn check_user<E: Env + ?Sized>(
+    env: &E,
+    address: u64,
+    len: u64,
+    element: Width,
+    access: Access,
+) -> Result {
+    let regs = env.regs();
+
+    if !regs.user_mode() {
+        return Ok(());
+    }
+    if regs.flags & FLAGS_AC != 0 && address & element.bytes().wrapping_sub(1) != 0 {
+        return Err(Fault::AC.into());
+    }
     // The upper half is the kernel's. The environment checks this too, but must never be trusted
     // alone with it: the handler itself could access these addresses.
-    if env.regs().user_mode() && (address | last) >> 63 != 0 {
+    if (address | address.wrapping_add(len.wrapping_sub(1))) >> 63 != 0 {
         return Err(env.page_fault(address, access, false).into());
     }
-    Ok(address)
+    Ok(())
 }
 
 /// True if an access of this width does not cross a page.

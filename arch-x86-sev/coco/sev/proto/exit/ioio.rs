@@ -232,7 +232,13 @@ impl Transfer {
             };
             let len = distance.wrapping_add(self.width.bytes());
 
-            match address::linear(env, self.code, self.segment, lowest, len, access) {
+            let address = address::linear(env, self.code, self.segment, lowest, len, access)
+                .and_then(|address| {
+                    address::check_user(env, address, len, self.width, access)?;
+                    Ok(address)
+                });
+
+            match address {
                 Ok(address) => return Ok((address, count)),
                 Err(error) if count == 1 => return Err(error),
                 // The end of the segment or of an address range is near: go there step by step.
