@@ -5,15 +5,21 @@
  *
  *	cat /sys/module/sev_es_mmio/parameters/names	forms of instructions, a line each
  *	echo NAME >/sys/module/sev_es_mmio/parameters/run
+ *	echo NAME >/sys/module/sev_es_mmio/parameters/step	the same with single steps
  *
- * The write fails with EIO if there is a difference, which is in the kernel's log then. Forms that
- * are marked "further" are emulated by the Rust implementation only; with the C implementation they
- * end the guest.
+ * The write fails with EIO if there is a difference, which is in the kernel's log then. With single
+ * steps each instruction has to trap, in a repeated one each iteration, where it does on memory.
+ * Forms that are marked "further" are emulated by the Rust implementation only; with the C
+ * implementation they end the guest. "locked" are those with a LOCK prefix.
  */
 #include <linux/io.h>
 #include <linux/irqflags.h>
+#include <linux/kdebug.h>
 #include <linux/module.h>
 #include <linux/moduleparam.h>
+
+#include <asm/debugreg.h>
+#include <asm/ptrace.h>
 
 #define HPET_BASE	0xfed00000
 #define HPET_TIMER2	0x148	/* comparator of a timer that is off: 64 bits that can be written */
@@ -40,6 +46,8 @@ struct form {
 	enum { DI, SI } pointer;
 	/* Not emulated by the C implementation. */
 	bool further;
+	/* Has a LOCK prefix. QEMU without KVM loses its flags on a device in single steps. */
+	bool locked;
 };
 
 #define FORM(name, insn)						\
@@ -49,7 +57,10 @@ static noinline void run_##name(struct regs *regs)			\
 		     "popf\n\t"						\
 		     insn "\n\t"					\
 		     "pushf\n\t"					\
-		     "pop %[flags]"					\
+		     "pop %[flags]\n\t"					\
+		     /* No more traps, and interrupts are off as before. */	\
+		     "push $2\n\t"						\
+		     "popf"						\
 		     : "+a" (regs->ax), "+b" (regs->bx), "+c" (regs->cx), "+d" (regs->dx),	\
 		       "+S" (regs->si), "+D" (regs->di), [flags] "+r" (regs->flags)		\
 		     : : "memory", "cc");				\
@@ -120,7 +131,8 @@ FORM(scas_found, "movl 4(%%rdi), %%eax\n\tmovl $9, %%ecx\n\trepne scasl")
 #define BASIC(name, device, ...)	{ #name, run_##name, device, ARITHMETIC, ##__VA_ARGS__ }
 #define FURTHER(name, device, ...)	\
 	{ #name, run_##name, device, ARITHMETIC, .further = true, ##__VA_ARGS__ }
-#define BIT_FORM(name)		{ #name, run_##name, HPET, CARRY, .further = true }
+#define BIT_FORM(name, ...)	\
+	{ #name, run_##name, HPET, CARRY, .further = true, ##__VA_ARGS__ }
 
 static const struct form forms[] = {
 	BASIC(mov_load_32, HPET),
@@ -165,12 +177,12 @@ static const struct form forms[] = {
 	FURTHER(neg, HPET),
 	FURTHER(not, HPET),
 	BIT_FORM(bt),
-	BIT_FORM(bts),
+	BIT_FORM(bts, .locked = true),
 	BIT_FORM(btr),
 	BIT_FORM(btc),
 	FURTHER(xchg, HPET),
-	FURTHER(xadd, HPET),
-	FURTHER(cmpxchg_other, HPET),
+	FURTHER(xadd, HPET, .locked = true),
+	FURTHER(cmpxchg_other, HPET, .locked = true),
 	FURTHER(cmpxchg_same, HPET),
 	BASIC(movs_from, HPET, .pointer = SI),
 	BASIC(movs_to, HPET),
@@ -216,27 +228,91 @@ static u64 contents(const struct form *form)
 	return readl(device);
 }
 
-static void run_on(const struct form *form, void *at, struct regs *regs, u64 *other)
+/* Where the processor stopped, and how often in a row. */
+struct stops {
+	unsigned int number;
+	struct {
+		unsigned long ip;
+		unsigned int times;
+	} at[16];
+};
+
+static struct stops *stepping;
+
+static int on_debug(struct notifier_block *block, unsigned long event, void *data)
+{
+	struct die_args *args = data;
+	unsigned long *dr6 = (unsigned long *)args->err;
+	struct stops *stops = stepping;
+	unsigned long ip = args->regs->ip;
+
+	if (event != DIE_DEBUG || !stops || user_mode(args->regs) || !(*dr6 & DR_STEP))
+		return NOTIFY_DONE;
+	*dr6 &= ~DR_STEP;
+	if (stops->number && stops->at[stops->number - 1].ip == ip) {
+		stops->at[stops->number - 1].times++;
+	} else if (stops->number < ARRAY_SIZE(stops->at)) {
+		stops->at[stops->number].ip = ip;
+		stops->at[stops->number++].times = 1;
+	}
+	return NOTIFY_STOP;
+}
+
+static struct notifier_block debug_notifier = { .notifier_call = on_debug };
+
+/*
+ * QEMU without KVM stops at a repeated instruction once more, when there is nothing left to do. The
+ * emulation must not. The instruction before that stops there as well.
+ */
+static bool same_stops(const struct stops *device, const struct stops *memory)
+{
+	unsigned int i, extra, allowed;
+
+	if (device->number != memory->number)
+		return false;
+	for (i = 0; i < device->number; i++) {
+		extra = memory->at[i].times - device->at[i].times;
+		allowed = memory->at[i].times > 1 ? 1 : 0;
+		if (device->at[i].ip != memory->at[i].ip || extra > allowed)
+			return false;
+	}
+	return true;
+}
+
+static void log_stops(const char *name, const char *what, const struct stops *stops)
+{
+	unsigned int i;
+
+	for (i = 0; i < stops->number; i++)
+		pr_err("%s: %s: stopped %u times at %pS\n", name, what, stops->at[i].times,
+		       (void *)stops->at[i].ip);
+}
+
+static void run_on(const struct form *form, void *at, struct regs *regs, u64 *other,
+		   struct stops *stops)
 {
 	unsigned long flags;
 
 	*regs = (struct regs) {
 		.ax = 0xa1a2a3a4a5a6a7a8, .bx = 27, .cx = 0xc1c2c3c4c5c6c7c8,
-		.dx = 0xd1d2d3d4d5d6d7d8, .flags = 0x2,
+		.dx = 0xd1d2d3d4d5d6d7d8, .flags = 0x2 | (stops ? X86_EFLAGS_TF : 0),
 	};
 	*other = 0x0123456789abcdef;
 	regs->di = (unsigned long)(form->pointer == DI ? at : other);
 	regs->si = (unsigned long)(form->pointer == DI ? other : at);
 	local_irq_save(flags);
+	WRITE_ONCE(stepping, stops);
 	form->run(regs);
+	WRITE_ONCE(stepping, NULL);
 	local_irq_restore(flags);
 	regs->di -= (unsigned long)(form->pointer == DI ? at : other);
 	regs->si -= (unsigned long)(form->pointer == DI ? other : at);
 	regs->flags &= form->flags;
 }
 
-static int check(const struct form *form)
+static int check(const struct form *form, bool step)
 {
+	struct stops stops_by_device = {}, stops_by_memory = {};
 	struct regs by_device, by_memory;
 	u64 memory, other_by_device, other_by_memory, after;
 
@@ -247,9 +323,16 @@ static int check(const struct form *form)
 		pr_err("%s: the device holds %#llx\n", form->name, memory);
 		return -ENODEV;
 	}
-	run_on(form, &memory, &by_memory, &other_by_memory);
-	run_on(form, (void __force *)device_of(form), &by_device, &other_by_device);
+	run_on(form, &memory, &by_memory, &other_by_memory, step ? &stops_by_memory : NULL);
+	run_on(form, (void __force *)device_of(form), &by_device, &other_by_device,
+	       step ? &stops_by_device : NULL);
 	after = contents(form);
+	if (step && (!stops_by_memory.number ||
+		     !same_stops(&stops_by_device, &stops_by_memory))) {
+		log_stops(form->name, "device", &stops_by_device);
+		log_stops(form->name, "memory", &stops_by_memory);
+		return -EIO;
+	}
 	if (!memcmp(&by_device, &by_memory, sizeof(by_memory)) && after == memory &&
 	    other_by_device == other_by_memory)
 		return 0;
@@ -263,27 +346,41 @@ static int check(const struct form *form)
 	return -EIO;
 }
 
-static int run_set(const char *text, const struct kernel_param *kp)
+static int check_set(const char *text, bool step)
 {
 	int i;
 
 	for (i = 0; i < ARRAY_SIZE(forms); i++) {
 		if (sysfs_streq(text, forms[i].name))
-			return check(&forms[i]);
+			return check(&forms[i], step);
 	}
 	return -ENOENT;
 }
 
+static int run_set(const char *text, const struct kernel_param *kp)
+{
+	return check_set(text, false);
+}
+
 static const struct kernel_param_ops run_ops = { .set = run_set };
 module_param_cb(run, &run_ops, NULL, 0200);
+
+static int step_set(const char *text, const struct kernel_param *kp)
+{
+	return check_set(text, true);
+}
+
+static const struct kernel_param_ops step_ops = { .set = step_set };
+module_param_cb(step, &step_ops, NULL, 0200);
 
 static int names_get(char *buffer, const struct kernel_param *kp)
 {
 	int i, len = 0;
 
 	for (i = 0; i < ARRAY_SIZE(forms); i++)
-		len += sysfs_emit_at(buffer, len, "%s %s\n", forms[i].name,
-				     forms[i].further ? "further" : "basic");
+		len += sysfs_emit_at(buffer, len, "%s %s%s\n", forms[i].name,
+				     forms[i].further ? "further" : "basic",
+				     forms[i].locked ? "-locked" : "");
 	return len;
 }
 
@@ -295,7 +392,7 @@ static int __init sev_es_mmio_init(void)
 	hpet = ioremap(HPET_BASE, PAGE_SIZE);
 	ioapic = ioremap(IOAPIC_BASE, PAGE_SIZE);
 	if (hpet && ioapic)
-		return 0;
+		return register_die_notifier(&debug_notifier);
 	if (hpet)
 		iounmap(hpet);
 	return -ENOMEM;
@@ -303,6 +400,7 @@ static int __init sev_es_mmio_init(void)
 
 static void __exit sev_es_mmio_exit(void)
 {
+	unregister_die_notifier(&debug_notifier);
 	iounmap(ioapic);
 	iounmap(hpet);
 }
