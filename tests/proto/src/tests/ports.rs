@@ -756,8 +756,8 @@ fn user_mode_cannot_name_kernel_addresses() {
     }
 }
 
-/// RFLAGS.AC is about user mode's elements of more than one byte; it comes before the page fault, and
-/// after #GP.
+/// RFLAGS.AC is about user mode's elements of more than one byte; it comes before the page fault,
+/// and after #GP.
 #[test]
 fn unaligned_operand_is_an_alignment_check() {
     const ABSENT: u64 = 0x99_0000;

@@ -77,8 +77,8 @@ pub(crate) fn linear<E: Env + ?Sized>(
     Ok(address)
 }
 
-/// Checks an access of user mode to `len` bytes of elements: aligned if RFLAGS.AC asks for that (APM
-/// vol. 2, 3.1.6; Linux keeps CR0.AM set), and not the kernel's. Other modes may access all.
+/// Checks an access of user mode to `len` bytes of elements: aligned if RFLAGS.AC asks for that
+/// (APM vol. 2, 3.1.6; Linux keeps CR0.AM set), and not the kernel's. Other modes may access all.
 ///
 /// Hardware compares the alignment before it walks the page tables.
 #[inline(always)]
