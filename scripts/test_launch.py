@@ -10,6 +10,7 @@ counts.
 """
 
 import base64
+import hashlib
 import itertools
 import os
 import re
@@ -32,6 +33,12 @@ NONCE = bytes(range(0x40, 0x50))
 COMMAND_LINE = "console=ttyS0 root=/dev/vda 'two words' -- x"
 RESET_BLOCK = "00f771de-1a7e-4fcb-890e-68c77e2fb44e"
 HASHES_AREA = "7255371f-3a3b-4b04-927b-1da6efa8d454"
+HASHES_TABLE = "9438d606-4f22-4cc9-b479-a793d411fd21"
+HASH_ENTRIES = (
+    "97d02dd8-bd20-4c94-aa78-e7714d36ab2a",  # command line
+    "44baf731-3a2f-4bd7-9af1-41e29169781d",  # initramfs
+    "4de79437-abd2-427f-b835-d5b172d2045b",  # kernel
+)
 # Where AmdSev's OVMF has its area for hashes.
 AREA = struct.pack("<II", 0x810C00, 0x400)
 
@@ -276,12 +283,52 @@ def guests(firmware, files):
         check(f"sevsim refuses {title}", words in text and not told, text)
 
 
+def hashes_table(files):
+    """The table of hashes as its reader expects it, by Python's own SHA-256."""
+    def entry(guid, data):
+        return uuid.UUID(guid).bytes_le + struct.pack("<H", 18 + len(data)) + data
+
+    contents = [COMMAND_LINE.encode() + b"\0"]
+    for name in ("initrd", "kernel"):
+        with open(files[name], "rb") as file:
+            contents.append(file.read())
+    hashes = [hashlib.sha256(content).digest() for content in contents]
+    table = entry(HASHES_TABLE, b"".join(map(entry, HASH_ENTRIES, hashes)))
+    return table + bytes(-len(table) % 16)
+
+
+def comparing_firmware(files):
+    """Firmware that compares the hashes with those of the files that its owner wants
+    (sevsim/probe/hashes.S) finds them in its memory, and notices other files."""
+    with open(os.path.join(os.path.dirname(SEVSIM), "hashes.bin"), "rb") as file:
+        image = file.read()
+    table = hashes_table(files)
+    firmware = path("comparing.fd", table + image[len(table) :])
+    for title, kernel, initrd, line, options, code in (
+        ("the files expected", "kernel", "initrd", COMMAND_LINE, ["--kernel-hashes"], 0),
+        ("another kernel", "other", "initrd", COMMAND_LINE, ["--kernel-hashes"], 1),
+        ("another initramfs", "kernel", "other", COMMAND_LINE, ["--kernel-hashes"], 1),
+        ("another command line", "kernel", "initrd", COMMAND_LINE + "y", ["--kernel-hashes"], 1),
+        ("no hashes", "kernel", "initrd", COMMAND_LINE, [], 1),
+    ):
+        given = ["--kernel", files[kernel], "--initrd", files[initrd], "--append", line]
+        status, text = call(RUN, "--sevsim", SEVSIM, "--batch", "--quiet", "--memory", 256,
+                            "--vcpus", 1, "--timeout", 100, "--log-dir", path("run"), "--expect",
+                            f"terminate:4:{code}", "--tik", path("tik"), "--firmware", firmware,
+                            "--bare-cmdline", *given, *options)
+        _, want = call(MEASURE, "--mode", "seves", "--vcpu-type", "EPYC-Milan", "--vcpus", 1,
+                       "--ovmf", firmware, *(given if options else []))
+        told = f"sevsim-run: launch digest {want.strip()}"
+        check(f"firmware that compares hashes: {title}", status == 0 and told in text,
+              f"{text}{want}")
+
+
 def main():
     """All of it."""
     os.makedirs(WORK, exist_ok=True)
     path("tik", bytes(range(16)))
     path("tek", bytes(16))
-    files = {name: path(name, name.encode() * 1000) for name in ("initrd",)}
+    files = {"initrd": path("initrd", b"initrd" * 1000)}
     # Enough of a bzImage for sevsim: the setup header's magic, and the DOS signature.
     kernel = bytearray(0x2000)
     kernel[0:2] = b"MZ"
@@ -289,6 +336,7 @@ def main():
     kernel[0x202:0x206] = b"HdrS"
     struct.pack_into("<H", kernel, 0x206, 0x20F)
     files["kernel"] = path("kernel", kernel)
+    files["other"] = path("other", kernel + bytes(16))
     firmware = make_firmware()
     print("KTAP version 1")
     digests(firmware, files)
@@ -297,6 +345,7 @@ def main():
     newer_fpu(firmware)
     refusals(firmware, files)
     guests(firmware, files)
+    comparing_firmware(files)
     failed = results.count(False)
     print(f"1..{len(results)}\n{len(results) - failed} passed, {failed} failed")
     return 1 if failed else 0
