@@ -80,8 +80,9 @@ unsafe fn local() -> &'static mut Local {
     unsafe { &mut *(LOCAL as *mut Local) }
 }
 
-/// Leaves for the full address space, until the next entry to the guest: counts the reason, and
-/// tells the vCPUs that are in the guest. Harmless where there is no isolation, and outside.
+/// Leaves for the full address space, until the next entry to the guest: counts the reason, tells
+/// the vCPUs that are in the guest, and waits until they are out. Harmless where there is no
+/// isolation, and outside.
 #[cold]
 #[inline(never)]
 pub fn leave(reason: Reason) {
@@ -99,12 +100,16 @@ pub fn leave(reason: Reason) {
     local.outside = true;
     local.left = true;
     let full = local.full;
-    let mut siblings = GATE.leave(local.vcpu);
+    let siblings = GATE.leave(local.vcpu);
     // From here on without `local`: a kick uses the window for devices.
-    while siblings != 0 {
-        platform::kick(siblings.trailing_zeros() as usize);
-        siblings &= siblings - 1;
+    let mut kicks = siblings;
+    while kicks != 0 {
+        platform::kick(kicks.trailing_zeros() as usize);
+        kicks &= kicks - 1;
         stats.kick();
+    }
+    while GATE.still_in_guest(siblings) != 0 {
+        core::hint::spin_loop();
     }
     // SAFETY: the full space maps what the isolated one does, at the same addresses.
     unsafe { cpu::set_cr3(full) };
