@@ -293,7 +293,8 @@ pub struct Cli {
     #[arg(long, value_name = "FILE")]
     pub known_failures: Option<PathBuf>,
 
-    /// End after this many seconds, 0 = never. Default: 300 with --batch, else 0
+    /// End after this many seconds, not counting those in which QEMU had no processor, 0 = never.
+    /// Default: 300 with --batch, else 0
     #[arg(long, value_name = "S")]
     pub timeout: Option<u64>,
 

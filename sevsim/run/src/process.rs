@@ -273,6 +273,12 @@ struct Watch<'a> {
     log: Option<File>,
 }
 
+/// Whether a time is over its limit in seconds, of which 0 is none. The time for which QEMU had no
+/// processor does not count.
+fn over(time: Duration, starved: Duration, limit: u64) -> bool {
+    limit > 0 && time.saturating_sub(starved).as_secs() >= limit
+}
+
 impl Watch<'_> {
     fn console_line(&mut self, line: &str) {
         let text = console::strip_control(line);
@@ -333,19 +339,18 @@ impl Watch<'_> {
         }
     }
 
-    /// Whether it is time to end QEMU, and why.
+    /// Whether it is time to end QEMU, and why. On a loaded machine a guest may be slow or silent
+    /// because it does not run.
     fn overdue(&mut self) -> Option<Ended> {
-        let over = |time: Duration, limit: u64| limit > 0 && time.as_secs() >= limit;
         if self.over.is_some_and(|since| since.elapsed() >= LINGER) {
             return Some(Ended::Lingering);
         }
-        if over(self.start.elapsed(), self.config.timeout) {
+        let starved = self.starved.total();
+        if over(self.start.elapsed(), starved, self.config.timeout) {
             return Some(Ended::Timeout(self.config.timeout));
         }
-        // On a loaded machine a guest may be silent because it does not run.
-        let starved = self.starved.total() - self.starved_before;
-        let idle = self.last_sign.elapsed().saturating_sub(starved);
-        if over(idle, self.config.idle_timeout) {
+        let starved = starved - self.starved_before;
+        if over(self.last_sign.elapsed(), starved, self.config.idle_timeout) {
             return Some(Ended::Idle(self.config.idle_timeout));
         }
         None
@@ -496,5 +501,20 @@ mod tests {
         drop(first);
         assert!(take(&dir).is_ok());
         fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn time_without_a_processor_does_not_count() {
+        let over = |time, starved, limit| {
+            super::over(
+                Duration::from_secs(time),
+                Duration::from_secs(starved),
+                limit,
+            )
+        };
+        assert!(over(300, 0, 300) && over(400, 100, 300));
+        assert!(!over(299, 0, 300) && !over(400, 101, 300));
+        assert!(!over(5, 9, 1), "threads' waits overlap");
+        assert!(!over(9999, 0, 0), "no limit");
     }
 }
