@@ -20,6 +20,14 @@
 //! | `nmi`, `nmi:N` | an NMI comes right behind the first or Nth #VC of the stage |
 //! | `late-vc:CODE` | a #VC comes where the stage gives its IDT up, the GHCB being shut down |
 //! | `late-fault` | a page fault on the GHCB's page comes there |
+//! | `hold:at-once`, `hold:never` | an AP reset hold ends at once as if by SIPI, or never |
+//! | `sipi`, `sipi:N` | INIT and SIPI reach all vCPUs at the first or every Nth reply |
+//! | `init:N` | and reset the local APIC of the vCPU of the Nth reply |
+//! | `swap:N` | at every Nth reply the GHCB's page changes places with another vCPU's |
+//! | `tsc-back:CYCLES:N` | the TSC goes back by so much at every Nth #VC |
+//! | `sev-status:VALUE` | RDMSR of SEV_STATUS is intercepted, and gives VALUE |
+//! | `random:SEED:N` | one of the first N #VCs or replies is spoiled (see `hostile::boot`) |
+//! | `random-cpuid:SEED:N` | one of the first N CPUIDs of the stage is wrong |
 //!
 //! All but the page fault are within a hypervisor's power, which can inject #VC as well. Here the
 //! #VCs and the page fault need the machine. They stand for all that leads the guest to the same
@@ -27,6 +35,9 @@
 //! a device.
 
 use crate::atomic::Word;
+use crate::hostile::boot;
+use crate::hostile::boot::Act;
+use crate::hostile::random::Random;
 
 /// The most lies of a run.
 pub const MAX_LIES: usize = 4;
@@ -153,6 +164,49 @@ pub enum What {
     LateVc(u32),
     /// Fault on the GHCB's page after its shutdown.
     LateFault,
+    /// Whether AP reset holds end at once, or never.
+    Hold {
+        /// At once.
+        at_once: bool,
+    },
+    /// INIT and SIPI for all vCPUs.
+    Sipi {
+        /// At every so many replies.
+        every: u64,
+    },
+    /// INIT and SIPI, and a local APIC that is reset.
+    Init {
+        /// Which reply of the stage, from 1.
+        nth: u64,
+    },
+    /// GHCBs change places.
+    Swap {
+        /// At every so many replies.
+        every: u64,
+    },
+    /// The TSC goes back.
+    TscBack {
+        /// How much.
+        cycles: u64,
+        /// At every so many #VCs.
+        every: u64,
+    },
+    /// Value of SEV_STATUS.
+    SevStatus(u64),
+    /// One act at random.
+    Random {
+        /// Decides what, and when.
+        seed: u64,
+        /// Within so many #VCs or replies of the stage.
+        within: u64,
+    },
+    /// A wrong register of CPUID.
+    RandomCpuid {
+        /// Decides which, and when.
+        seed: u64,
+        /// Within so many CPUIDs of the stage.
+        within: u64,
+    },
 }
 
 impl What {
@@ -170,8 +224,28 @@ impl What {
             Self::Nmi { .. } => "nmi",
             Self::LateVc(_) => "late-vc",
             Self::LateFault => "late-fault",
+            Self::Hold { .. } => "hold",
+            Self::Sipi { .. } => "sipi",
+            Self::Init { .. } => "init",
+            Self::Swap { .. } => "swap",
+            Self::TscBack { .. } => "tsc-back",
+            Self::SevStatus(_) => "sev-status",
+            Self::Random { .. } => "random",
+            Self::RandomCpuid { .. } => "random-cpuid",
         }
     }
+}
+
+/// What is done to a reply.
+pub enum Deed {
+    /// INIT and SIPI for all vCPUs.
+    Sipi,
+    /// The same, and the local APIC is reset.
+    Init,
+    /// The page changes places with that of another vCPU.
+    Swap,
+    /// It is spoiled.
+    Spoil(Random),
 }
 
 /// One lie.
@@ -255,6 +329,35 @@ impl Lie {
             },
             "late-vc" => What::LateVc(number32(words.next()?)?),
             "late-fault" => What::LateFault,
+            "hold" => What::Hold {
+                at_once: match words.next()? {
+                    "at-once" => true,
+                    "never" => false,
+                    _ => return None,
+                },
+            },
+            "sipi" => What::Sipi {
+                every: ordinal(words.next())?,
+            },
+            "init" => What::Init {
+                nth: ordinal(words.next())?,
+            },
+            "swap" => What::Swap {
+                every: ordinal(words.next())?,
+            },
+            "tsc-back" => What::TscBack {
+                cycles: number(words.next()?)?,
+                every: ordinal(words.next())?,
+            },
+            "sev-status" => What::SevStatus(number(words.next()?)?),
+            "random" => What::Random {
+                seed: number(words.next()?)?,
+                within: ordinal(words.next())?,
+            },
+            "random-cpuid" => What::RandomCpuid {
+                seed: number(words.next()?)?,
+                within: ordinal(words.next())?,
+            },
             _ => return None,
         };
         words.next().is_none().then_some(Self { stage, what })
@@ -297,7 +400,7 @@ impl Lies {
 
     /// Changes the result of CPUID.
     pub fn cpuid(&self, stage: Stage, leaf: u32, registers: &mut [u32; 4]) {
-        for (lie, told) in self.list.iter().zip(&self.told) {
+        for ((lie, told), replies) in self.list.iter().zip(&self.told).zip(&self.replies) {
             let Some(lie) = lie else {
                 return;
             };
@@ -310,6 +413,14 @@ impl Lies {
                 } if now && about == leaf => {
                     registers[register] = change.apply(registers[register]);
                     told.add(1);
+                }
+                What::RandomCpuid { seed, within } if now => {
+                    replies.add(1);
+                    if let Some((register, value)) = boot::cpuid(seed, stage, within, replies.get())
+                    {
+                        registers[register] = value;
+                        told.add(1);
+                    }
                 }
                 _ => {}
             }
@@ -376,14 +487,82 @@ impl Lies {
     pub fn vc(&self, stage: Stage, nth: u64) -> Option<u32> {
         self.tell(stage, |what| match what {
             What::Vc { code, nth: wanted } if wanted == nth => Some(code),
+            What::Random { seed, within } => match boot::act(seed, stage, within, nth) {
+                Some((Act::Vc(code), _)) => Some(code),
+                _ => None,
+            },
             _ => None,
         })
     }
 
     /// Whether an NMI comes with the stage's `nth` #VC.
     pub fn nmi(&self, stage: Stage, nth: u64) -> bool {
-        let due = |what| what == What::Nmi { nth };
+        let due = |what| match what {
+            What::Random { seed, within } => {
+                matches!(boot::act(seed, stage, within, nth), Some((Act::Nmi, _)))
+            }
+            what => what == What::Nmi { nth },
+        };
         self.tell(stage, |what| due(what).then_some(())).is_some()
+    }
+
+    /// Whether there is any lie.
+    pub fn any(&self) -> bool {
+        self.list[0].is_some()
+    }
+
+    /// Whether an AP reset hold ends at once, or never; `None` if it ends as it should.
+    pub fn hold(&self, stage: Stage) -> Option<bool> {
+        self.tell(stage, |what| match what {
+            What::Hold { at_once } => Some(at_once),
+            _ => None,
+        })
+    }
+
+    /// By how much the TSC goes back at the stage's `nth` #VC.
+    pub fn tsc_back(&self, stage: Stage, nth: u64) -> Option<u64> {
+        self.tell(stage, |what| match what {
+            What::TscBack { cycles, every } if nth % every == 0 => Some(cycles),
+            _ => None,
+        })
+    }
+
+    /// The value of SEV_STATUS. Asked by the machine and by the hypervisor: `count` of one of them.
+    pub fn sev_status(&self, stage: Stage) -> Option<u64> {
+        self.tell(stage, |what| match what {
+            What::SevStatus(value) => Some(value),
+            _ => None,
+        })
+    }
+
+    /// What is done to a reply besides its fields. Called once for each reply, with a GHCB or by
+    /// the MSR protocol; calls `each` for what is due.
+    pub fn reply(&self, stage: Stage, mut each: impl FnMut(Deed)) {
+        for ((lie, told), replies) in self.list.iter().zip(&self.told).zip(&self.replies) {
+            let Some(lie) = lie.filter(|lie| lie.stage.is_none_or(|wanted| wanted == stage)) else {
+                continue;
+            };
+            let due: fn(u64, u64) -> bool = |nth, every| nth % every == 0;
+            // Others count by themselves.
+            if let What::Sipi { .. } | What::Init { .. } | What::Swap { .. } | What::Random { .. } =
+                lie.what
+            {
+                replies.add(1);
+            }
+            let nth = replies.get();
+            let deed = match lie.what {
+                What::Sipi { every } if due(nth, every) => Deed::Sipi,
+                What::Init { nth: wanted } if nth == wanted => Deed::Init,
+                What::Swap { every } if due(nth, every) => Deed::Swap,
+                What::Random { seed, within } => match boot::act(seed, stage, within, nth) {
+                    Some((Act::Reply, random)) => Deed::Spoil(random),
+                    _ => continue,
+                },
+                _ => continue,
+            };
+            told.add(1);
+            each(deed);
+        }
     }
 
     /// What happens where the stage gives its IDT up, once.
@@ -453,6 +632,29 @@ mod tests {
         assert_eq!(read("stage2:vc:0x7c").what, vc(1));
         assert_eq!(read("stage2:vc:0x7c:5").what, vc(5));
         assert_eq!(read("stage2:late-vc:0x6e").what, What::LateVc(0x6e));
+        assert_eq!(
+            read("runtime:hold:never").what,
+            What::Hold { at_once: false }
+        );
+        assert_eq!(
+            read("runtime:hold:at-once").what,
+            What::Hold { at_once: true }
+        );
+        assert_eq!(read("any:sipi:9").what, What::Sipi { every: 9 });
+        assert_eq!(read("any:init:9").what, What::Init { nth: 9 });
+        assert_eq!(read("any:swap").what, What::Swap { every: 1 });
+        let (cycles, every) = (1000, 7);
+        assert_eq!(
+            read("early:tsc-back:1000:7").what,
+            What::TscBack { cycles, every }
+        );
+        assert_eq!(read("any:sev-status:0").what, What::SevStatus(0));
+        let (seed, within) = (3, 40);
+        assert_eq!(read("any:random:3:40").what, What::Random { seed, within });
+        assert_eq!(
+            read("any:random-cpuid:3:40").what,
+            What::RandomCpuid { seed, within }
+        );
     }
 
     #[test]
@@ -476,6 +678,13 @@ mod tests {
             "any:vc:x",
             "any:nmi:0",
             "any:late-fault:1",
+            "any:hold",
+            "any:hold:late",
+            "any:swap:0",
+            "any:tsc-back",
+            "any:sev-status",
+            "any:random",
+            "any:random:1:0",
             "any:truth",
         ] {
             assert_eq!(Lie::parse(text), None, "{text}");
@@ -502,6 +711,59 @@ mod tests {
         assert_eq!(lies.upper(Stage::Early), Some(0xabc_0000_0000));
         let counts: Vec<_> = lies.counts().collect();
         assert_eq!(counts, [("response", 2), ("upper", 1)]);
+    }
+
+    #[test]
+    fn replies_are_counted_for_each_lie() {
+        let lies = lies(&[
+            "early:sipi:3",
+            "early:init:4",
+            "any:swap:2",
+            "early:random:1:1",
+        ]);
+        let deeds = |stage| {
+            let mut text = String::new();
+            lies.reply(stage, |deed| {
+                text.push(match deed {
+                    Deed::Sipi => 's',
+                    Deed::Init => 'i',
+                    Deed::Swap => 'w',
+                    Deed::Spoil(_) => 'r',
+                });
+            });
+            text.replace('r', "")
+        };
+        assert_eq!(deeds(Stage::Runtime), "");
+        let five = [(); 5].map(|()| deeds(Stage::Early));
+        assert_eq!(five, ["w", "", "sw", "i", "w"]);
+    }
+
+    #[test]
+    fn holds_and_times() {
+        let lies = lies(&[
+            "runtime:hold:at-once",
+            "any:tsc-back:50:4",
+            "any:sev-status:7",
+        ]);
+        assert_eq!(lies.hold(Stage::Early), None);
+        assert_eq!(lies.hold(Stage::Runtime), Some(true));
+        assert_eq!(lies.tsc_back(Stage::Early, 3), None);
+        assert_eq!(lies.tsc_back(Stage::Early, 8), Some(50));
+        assert_eq!(lies.sev_status(Stage::Stage1), Some(7));
+        assert!(lies.any() && !self::lies(&[]).any());
+    }
+
+    #[test]
+    fn one_cpuid_of_the_stage_is_wrong() {
+        let lies = lies(&["early:random-cpuid:5:20"]);
+        let wrong = (0..40)
+            .filter(|_| {
+                let mut registers = [0x1234_5678; 4];
+                lies.cpuid(Stage::Early, 1, &mut registers);
+                registers != [0x1234_5678; 4]
+            })
+            .count();
+        assert_eq!(wrong, 1);
     }
 
     #[test]

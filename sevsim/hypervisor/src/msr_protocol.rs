@@ -61,6 +61,11 @@ impl<P: Platform> Vm<P> {
                 (u64::from(registers[register]) << 32) | (msr & 0xffff_f000) | CPUID_RESPONSE
             }
             AP_RESET_HOLD_REQUEST => {
+                match self.lies().hold(vcpu.stage()) {
+                    Some(true) => return (ap_reset_hold_response(true), Next::Resume),
+                    Some(false) => return (ap_reset_hold_response(false), Next::Hold),
+                    None => (),
+                }
                 vcpu.ap.lock().hold(Hold::Msr);
                 return (ap_reset_hold_response(false), Next::Hold);
             }
@@ -91,6 +96,9 @@ impl<P: Platform> Vm<P> {
         if msr & INFO_MASK != SEV_INFO_REQUEST {
             if let Some(lie) = self.lies().msr_reply(vcpu.stage()) {
                 return (lie, Next::Resume);
+            }
+            if self.lies().any() {
+                return (self.deceive(vcpu, reply), Next::Resume);
             }
         }
         (reply, Next::Resume)

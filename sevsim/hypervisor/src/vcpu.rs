@@ -27,6 +27,8 @@ pub struct Vcpu {
     pub apic: ApicShadow,
     /// INIT, SIPI and reset hold.
     pub ap: Mutex<Ap>,
+    /// Address of its last GHCB, noted if there are lies.
+    pub ghcb: Word,
     /// What no other vCPU touches while the VM runs.
     pub own: Own,
 }
@@ -42,6 +44,8 @@ pub struct Own {
     pub complaints: Word,
     /// Counts of exits.
     pub stats: Stats,
+    /// By how much the TSC was put back.
+    pub tsc_back: Word,
     /// Hostile acts.
     pub hostile: Hostile,
     /// MSRs that exist only here.
@@ -73,11 +77,13 @@ impl Vcpu {
             merged_nmis: Word::default(),
             apic,
             ap: Mutex::new(Ap::new(index == 0)),
+            ghcb: Word::default(),
             own: Own {
                 dr7: Word::new(DR7_RESET),
                 stage: Word::default(),
                 complaints: Word::default(),
                 stats: Stats::default(),
+                tsc_back: Word::default(),
                 hostile: Hostile::default(),
                 msrs: Mutex::new(MsrFile::default()),
             },

@@ -95,6 +95,11 @@ impl<P: Platform> Vm<P> {
         self.vcpus[vcpu].own.stage.set(stage as u64);
     }
 
+    /// The machine put a vCPU's TSC back.
+    pub fn tsc_went_back(&self, vcpu: usize, cycles: u64) {
+        self.vcpus[vcpu].own.tsc_back.add(cycles);
+    }
+
     /// What the GHCB MSR holds when a vCPU starts (GHCB specification 2.3.1: SEV_INFO response).
     pub fn ghcb_msr_at_reset(&self) -> u64 {
         let versions = (msr_protocol::VERSION_MIN, self.options.ghcb);

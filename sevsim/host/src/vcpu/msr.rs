@@ -26,6 +26,9 @@ impl Vcpu {
         match (msr, write) {
             (GHCB, false) => self.finish_read(self.ghcb_msr),
             (GHCB, true) => self.write_ghcb(value),
+            (SEV_STATUS, false) if self.world.vm.lies().sev_status(self.stage()).is_some() => {
+                self.vc(exit::MSR);
+            }
             (SEV_STATUS, false) => self.finish_read(SEV_AND_SEV_ES),
             (SEV_STATUS, true) => self.inject(Event::GP),
             (EFER, false) => self.finish_read(self.vmcb.save.efer),

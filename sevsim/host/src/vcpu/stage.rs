@@ -30,6 +30,11 @@ impl Vcpu {
         if vm.lies().nmi(self.stage(), nth) {
             vm.nmi_arrived(self.index);
         }
+        if let Some(cycles) = vm.lies().tsc_back(self.stage(), nth) {
+            let control = &mut self.vmcb.control;
+            control.tsc_offset = control.tsc_offset.wrapping_sub(cycles);
+            vm.tsc_went_back(self.index, cycles);
+        }
         let lie = vm.lies().vc(self.stage(), nth);
         let leaf = self.vmcb.save.rax as u32;
         let lie = match code {

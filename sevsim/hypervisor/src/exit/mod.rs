@@ -3,6 +3,7 @@
 
 pub mod code;
 pub mod cpuid;
+mod deceive;
 mod hostile;
 pub mod hypercall;
 pub mod ioio;
@@ -61,6 +62,9 @@ impl<P: Platform> Vm<P> {
         }
         if options.hostile.is_some() && next == Next::Resume {
             msr = self.spoil_reply(vcpu, gpa);
+        }
+        if self.lies().any() && next == Next::Resume {
+            msr = self.deceive(vcpu, msr);
         }
         if options.leak_check != LeakCheck::Off {
             self.note_reply(vcpu, gpa);
@@ -151,12 +155,12 @@ impl<P: Platform> Vm<P> {
     fn dispatch_rare(&self, vcpu: &Vcpu, ghcb: &mut Ghcb<'_, P>) -> Result<Answer, Fault> {
         match ghcb.code {
             code::VMMCALL => self.exit_vmmcall(ghcb),
-            code::RDTSC => Ok(self.exit_rdtsc(ghcb)),
+            code::RDTSC => Ok(self.exit_rdtsc(vcpu, ghcb)),
             code::RDTSCP => {
                 // TSC_AUX is the guest's own value: SEV-ES hardware swaps it with the VMSA.
                 let aux = self.platform().rdmsr(MSR_TSC_AUX).unwrap_or(0);
                 ghcb.set(RCX, aux);
-                Ok(self.exit_rdtsc(ghcb))
+                Ok(self.exit_rdtsc(vcpu, ghcb))
             }
             code::RDPMC => exit_rdpmc(ghcb),
             code::DR7_READ => {
@@ -175,6 +179,11 @@ impl<P: Platform> Vm<P> {
                 Ok(Answer::DONE)
             }
             code::AP_RESET_HOLD => {
+                match self.lies().hold(vcpu.stage()) {
+                    Some(true) => return Ok(Answer::data(1)),
+                    Some(false) => return Ok(Answer::next(Next::Hold)),
+                    None => (),
+                }
                 vcpu.ap.lock().hold(Hold::Nae(ghcb.gpa()));
                 Ok(Answer::next(Next::Hold))
             }
@@ -193,8 +202,8 @@ impl<P: Platform> Vm<P> {
         }
     }
 
-    fn exit_rdtsc(&self, ghcb: &mut Ghcb<'_, P>) -> Answer {
-        let tsc = self.platform().tsc();
+    fn exit_rdtsc(&self, vcpu: &Vcpu, ghcb: &mut Ghcb<'_, P>) -> Answer {
+        let tsc = self.platform().tsc().wrapping_sub(vcpu.own.tsc_back.get());
         ghcb.set(RAX, tsc & 0xffff_ffff);
         ghcb.set(RDX, tsc >> 32);
         Answer::DONE

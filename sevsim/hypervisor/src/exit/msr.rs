@@ -67,6 +67,8 @@ const TSEG_MASK: u32 = 0xc001_0113;
 const VM_CR: u32 = 0xc001_0114;
 const IGNNE: u32 = 0xc001_0115;
 const VM_HSAVE_PA: u32 = 0xc001_0117;
+/// Comes here only if the host lies about it.
+const SEV_STATUS: u32 = 0xc001_0131;
 const OSVW_ID_LENGTH: u32 = 0xc001_0140;
 const OSVW_STATUS: u32 = 0xc001_0141;
 const IC_CFG: u32 = 0xc001_1021;
@@ -344,7 +346,8 @@ impl<P: Platform> Vm<P> {
             MSR_X2APIC..=MSR_X2APIC_LAST => self.x2apic_read(vcpu, msr),
             // The physical CPU's own; those that it lacks fault.
             MSR_APIC_BASE | TSC_DEADLINE | TSC_AUX | XSS => self.platform().rdmsr(msr),
-            TSC => Ok(self.platform().tsc()),
+            TSC => Ok(self.platform().tsc().wrapping_sub(vcpu.own.tsc_back.get())),
+            SEV_STATUS => self.lies().sev_status(vcpu.stage()).ok_or(MsrFault),
             KVM_WALL_CLOCK_NEW => Ok(self.clock().wall_clock_msr.get()),
             _ => vcpu.own.msrs.lock().get(msr).ok_or(MsrFault),
         }

@@ -71,6 +71,11 @@ const CODES: [u32; 27] = [
     0x8000_0003,
 ];
 
+/// One of the error codes of #VC that tell.
+pub fn code(random: &mut Random) -> u32 {
+    random.pick(&CODES)
+}
+
 /// Interrupts that end or stop a Linux guest by their nature, which a host can do anyway: the one
 /// for reboots.
 const REBOOT: u8 = 0xf8;

@@ -10,6 +10,7 @@
 //! A real host has to guess when; nothing else here is beyond its power. A step attacks the exits
 //! of user space or those of the kernel ([`reply`]), or injects an event ([`event`]).
 
+pub mod boot;
 pub mod event;
 pub mod random;
 pub mod reply;
