@@ -254,6 +254,17 @@ def start(*options):
     return text, dict(told)
 
 
+def pages_in_use(log, vcpus):
+    """Whether each vCPU has its own VMCB, VMSA, host save area and scratch VMCB, and none where an
+    RMP check of a large page would take the mark of VMRUN for that of 2 MiB. The first one was
+    allocated with such a place next."""
+    lines = re.findall(r"^sevsim: event in-use vcpu=(\d+) (.*)$", log, re.MULTILINE)
+    pages = [int(word.split("=0x")[1], 16) for _, words in lines for word in words.split()]
+    good = all(page % 0x1000 == 0 and page % 0x200000 for page in pages)
+    tried = any(page % 0x200000 == 0x1000 for page in pages)
+    return good and tried and len(lines) == vcpus and len(set(pages)) == 4 * vcpus
+
+
 def guests(firmware, files):
     """Guests that sevsim starts are launched with the same digest and measurement."""
     milan, rome = (signature(*PROCESSORS[name]) for name in ("EPYC-Milan", "EPYC-Rome"))
@@ -272,6 +283,8 @@ def guests(firmware, files):
         text, told = start("--firmware", firmware[image], *given, *run)
         want = ours("--firmware", firmware[image], *given, *measure)
         check(f"guest of sevsim, {title}", told == want and len(want) == 2, f"{text}{want}")
+        if title == "4 vCPUs":
+            check("pages in use are not 2 MiB-aligned", pages_in_use(text, 4), text)
     for title, words, image, options in (
         ("hashes without an area", "area for hashes", "plain", hashes),
         ("no table, two vCPUs", "not made for SEV", "absent", ["--vcpus", 2]),

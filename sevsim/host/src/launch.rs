@@ -9,6 +9,7 @@ use machine::direct;
 use machine::direct::Plan;
 use machine::firmware;
 use machine::firmware::ResetVector;
+use machine::in_use;
 use machine::launch::hashes;
 use machine::launch::options::Hex;
 use machine::launch::options::Options;
@@ -24,6 +25,7 @@ use machine::reset;
 use crate::cpu;
 use crate::fatal;
 use crate::log;
+use crate::pages;
 use crate::pages::InUse;
 use crate::pages::PageSized;
 use crate::platform::Host;
@@ -71,6 +73,9 @@ pub fn launch(host: &Host, memory: &Memory, start: &Start<'_>, options: &Options
         fatal!("without firmware nobody compares hashes: leave launch-hashes=on out");
     }
     let [signature, ..] = cpu::cpuid(1, 0);
+    // The next page is where none may be that is in use: so each run shows that the allocator keeps
+    // clear of it.
+    pages::take(0, in_use::REGION);
     let mut vmsas = [const { None }; MAX_VCPUS];
     for (index, slot) in vmsas.iter_mut().enumerate().take(host.vcpus) {
         let mut page = InUse::<Vmsa>::new();

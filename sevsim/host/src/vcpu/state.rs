@@ -18,6 +18,7 @@ use super::stats::Stats;
 use super::sweep::Stepping;
 use crate::cpu;
 use crate::fatal;
+use crate::log;
 use crate::memory;
 use crate::pages;
 use crate::pages::InUse;
@@ -131,6 +132,13 @@ impl Vcpu {
         }
         // SAFETY: `scratch` holds the reset state of what VMLOAD loads.
         unsafe { cpu::vmload(scratch_pa) };
+        // For tests: none of them is 2 MiB-aligned (`launch` sees to it that one could have been).
+        log!(
+            "event in-use vcpu={index} vmcb={:#x} vmsa={:#x} host-save={host_save_pa:#x} \
+             scratch={scratch_pa:#x}",
+            vcpu.vmcb.pa(),
+            vmsa.pa()
+        );
         at
     }
 

@@ -34,6 +34,9 @@
 //!   CPU's own (KVM does since `snp_safe_alloc_page_node()`). QEMU's machine here has one node.
 //! - *Zeroed?* Both pages, before the choice. Here fresh memory is zero, and a page that was given
 //!   back was never written.
+//! - *Memory that the RMP does not cover, TLB entries from before VMRUN, RMPUPDATE's own use of the
+//!   mark?* The thread asks and leaves it open. Nothing here depends on the answers: whenever an
+//!   entry is looked up for a large translation, it is not that of a page from this allocator.
 //! - *Only with SEV-SNP?* KVM falls back to a plain page without. Here there is one way: it costs
 //!   nothing, and the property is tested on each host.
 
