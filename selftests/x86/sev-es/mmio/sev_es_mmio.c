@@ -19,6 +19,7 @@
 #include <linux/moduleparam.h>
 
 #include <asm/debugreg.h>
+#include <asm/msr.h>
 #include <asm/ptrace.h>
 
 #define HPET_BASE	0xfed00000
@@ -42,8 +43,11 @@ struct form {
 	enum { HPET, INDEX } device;
 	/* Flags that the instruction defines. */
 	unsigned int flags;
-	/* The register that points to the device; for MOVS the other one points to memory. */
-	enum { DI, SI } pointer;
+	/*
+	 * The register that points to the device; for MOVS the other one points to memory. BOTH: to
+	 * the device, RDI behind the first 4 bytes. GS: RDI is an offset in that segment.
+	 */
+	enum { DI, SI, BOTH, GS } pointer;
 	/* Not emulated by the C implementation. */
 	bool further;
 	/* Has a LOCK prefix. QEMU without KVM loses its flags on a device in single steps. */
@@ -118,6 +122,10 @@ FORM(movs_from, "movsl")
 FORM(movs_to, "movsq")
 FORM(movs_rep, "movl $2, %%ecx\n\trep movsl")
 FORM(movs_down, "std\n\tmovl $1, %%ecx\n\trep movsl\n\tcld")
+FORM(movs_both, "movsl")
+FORM(mov_load_gs, "movl %%gs:(%%rdi), %%eax")
+FORM(mov_store_gs, "movb %%dl, %%gs:(%%rdi)")
+FORM(xor_gs, "xorl %%ecx, %%gs:(%%rdi)")
 FORM(stos, "stosl")
 FORM(stos_rep, "movl $2, %%ecx\n\trep stosl")
 FORM(lods, "lodsl")
@@ -188,6 +196,10 @@ static const struct form forms[] = {
 	BASIC(movs_to, HPET),
 	BASIC(movs_rep, HPET, .pointer = SI),
 	BASIC(movs_down, HPET, .pointer = SI),
+	BASIC(movs_both, HPET, .pointer = BOTH),
+	BASIC(mov_load_gs, HPET, .pointer = GS),
+	BASIC(mov_store_gs, INDEX, .pointer = GS),
+	FURTHER(xor_gs, HPET, .pointer = GS),
 	FURTHER(stos, HPET),
 	FURTHER(stos_rep, HPET),
 	FURTHER(lods, HPET, .pointer = SI),
@@ -291,22 +303,39 @@ static void log_stops(const char *name, const char *what, const struct stops *st
 static void run_on(const struct form *form, void *at, struct regs *regs, u64 *other,
 		   struct stops *stops)
 {
-	unsigned long flags;
+	unsigned long flags, base = 0;
+	void *si = other, *di = other;
 
 	*regs = (struct regs) {
 		.ax = 0xa1a2a3a4a5a6a7a8, .bx = 27, .cx = 0xc1c2c3c4c5c6c7c8,
 		.dx = 0xd1d2d3d4d5d6d7d8, .flags = 0x2 | (stops ? X86_EFLAGS_TF : 0),
 	};
 	*other = 0x0123456789abcdef;
-	regs->di = (unsigned long)(form->pointer == DI ? at : other);
-	regs->si = (unsigned long)(form->pointer == DI ? other : at);
+	/* The segment is this CPU's. */
 	local_irq_save(flags);
+	switch (form->pointer) {
+	case SI:
+		si = at;
+		break;
+	case BOTH:
+		si = at;
+		di = at + 4;
+		break;
+	case GS:
+		rdmsrq(MSR_GS_BASE, base);
+		di = at;
+		break;
+	default:
+		di = at;
+	}
+	regs->di = (unsigned long)di - base;
+	regs->si = (unsigned long)si;
 	WRITE_ONCE(stepping, stops);
 	form->run(regs);
 	WRITE_ONCE(stepping, NULL);
 	local_irq_restore(flags);
-	regs->di -= (unsigned long)(form->pointer == DI ? at : other);
-	regs->si -= (unsigned long)(form->pointer == DI ? other : at);
+	regs->di -= (unsigned long)di - base;
+	regs->si -= (unsigned long)si;
 	regs->flags &= form->flags;
 }
 
