@@ -153,7 +153,8 @@ help:
 #H                    out on the host, no NMI may be lost, and the kernel may not complain
 #H       LOAD_SECONDS=600   VCPUS=2   LOAD_HANDLERS='rust c'   (default: rust)
 #H   make test-hostile   a host that spoils replies and injects events at random: 20000 times for
-#H                    each seed, in Rust and C; what was found before (tests/hostile)
+#H                    each seed, in Rust and C; boots under one that lies; what was found before
+#H                    (tests/hostile)
 #H       SEEDS='1 2 ...'  (default: 1)   STEPS=N   of a boot, two hostile acts each (12000)
 #H   make test-asi    sevsim with exits handled in an address space of their own: boots and a load
 #H                    (more than 99 % of exits inside), its cost, faults on purpose, wrong options

@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::attempts;
 use crate::attempts::Attempt;
 use crate::cases::Kernel;
+use crate::deceived;
 use crate::runner;
 use crate::runner::Outcome;
 use crate::runner::Places;
@@ -22,6 +23,14 @@ const DEADLY: u64 = 3;
 
 /// Attempts for each 1000 steps.
 const ATTEMPTS_PER_1000_STEPS: u64 = 35;
+
+/// vCPUs of a guest that is attacked on all of them, and for how many steps of the other guest it
+/// makes one.
+const SMP_CPUS: usize = 2;
+const STEPS_PER_SMP: u64 = 6;
+
+/// Steps for which there is a boot with an act at random, for each stage.
+const STEPS_PER_BOOT: u64 = 3000;
 
 /// What an attempt needs of QEMU: memory for the copy, a device for MMIO, and a watchdog.
 const ATTEMPT_MACHINE: &str = "-m 1536M -device pci-testdev -device ib700 \
@@ -63,6 +72,8 @@ impl Finding {
 enum Work {
     /// So many steps.
     Steps(u64),
+    /// So many steps on each of two CPUs, at the same time.
+    Smp(u64),
     /// What was found with the same seed.
     Findings(Vec<Finding>),
     /// Replies to the kernel that it must refuse, until it does.
@@ -116,6 +127,7 @@ impl Case {
         }
         let program = match &self.work {
             Work::Steps(steps) => format!("-n,{steps}"),
+            Work::Smp(steps) => format!("-j,{SMP_CPUS},-n,{steps}"),
             Work::Findings(findings) => {
                 let steps: Vec<_> = findings.iter().map(|one| one.step.to_string()).collect();
                 format!("-s,{}", steps.join("."))
@@ -137,8 +149,14 @@ impl Case {
             "quiet loglevel=1 nowatchdog sevsim.run=/bin/hostile_run \
              hostile.run=/bin/{name},{program}"
         );
-        let args = "--entry raw --vcpus 1 --intercept all --idle-timeout 0".split(' ');
+        let entry = match self.work {
+            Work::Smp(_) => "firmware",
+            _ => "raw",
+        };
+        let args = "--intercept all --idle-timeout 0".split(' ');
         let mut args: Vec<String> = args.map(String::from).collect();
+        args.extend(["--entry".into(), entry.into()]);
+        args.extend(["--vcpus".into(), self.vcpus().to_string()]);
         for (key, value) in [
             ("--kernel", kernel.to_string_lossy().into_owned()),
             ("--initrd", initramfs.to_string_lossy().into_owned()),
@@ -212,8 +230,10 @@ impl Case {
         }
         let acts = reported(&outcome.json["report"], "hostile", "acts");
         match &self.work {
-            Work::Steps(steps) if acts * 100 < steps * ACTS_PER_100_STEPS => {
-                return Some(format!("only {acts} hostile acts in {steps} steps"));
+            Work::Steps(steps) | Work::Smp(steps)
+                if acts * 100 < steps * self.vcpus() as u64 * ACTS_PER_100_STEPS =>
+            {
+                return Some(format!("only {acts} hostile acts in {steps} steps a CPU"));
             }
             Work::Findings(_) if acts == 0 => return Some("no hostile act".into()),
             _ => (),
@@ -259,7 +279,10 @@ impl Test for Case {
     }
 
     fn vcpus(&self) -> usize {
-        1
+        match self.work {
+            Work::Smp(_) => SMP_CPUS,
+            _ => 1,
+        }
     }
 
     fn run(&self, places: &Places, timeout: u64) -> Result<String, String> {
@@ -319,6 +342,7 @@ pub fn cases(top: &Path, seeds: &[u64], steps: u64) -> Vec<Case> {
     }
     for seed in seeds {
         work.push((*seed, Work::Steps(steps)));
+        work.push((*seed, Work::Smp(steps / STEPS_PER_SMP)));
         let attempts = (steps * ATTEMPTS_PER_1000_STEPS).div_ceil(1000);
         work.push((*seed, Work::Attempts(attempts)));
         let deadly = (0..DEADLY).map(|nth| (1000 * seed + nth, Work::Deadly));
@@ -331,6 +355,7 @@ pub fn cases(top: &Path, seeds: &[u64], steps: u64) -> Vec<Case> {
         };
         let kind: String = match work {
             Work::Steps(_) => "seed".into(),
+            Work::Smp(_) => "smp".into(),
             Work::Findings(_) => "findings".into(),
             Work::Deadly => "deadly".into(),
             Work::Attempts(_) => "attempts".into(),
@@ -345,6 +370,16 @@ pub fn cases(top: &Path, seeds: &[u64], steps: u64) -> Vec<Case> {
     };
     let of = |kernel| work.iter().map(move |work| case(kernel, work));
     [Kernel::Rust, Kernel::C].into_iter().flat_map(of).collect()
+}
+
+/// These cases and the boots of [`deceived`], of which there are some for each seed.
+pub fn all(top: &Path, seeds: &[u64], steps: u64) -> Vec<Box<dyn Test>> {
+    fn boxed<T: Test + 'static>(case: T) -> Box<dyn Test> {
+        Box::new(case)
+    }
+    let boots = deceived::cases(top, seeds, steps.div_ceil(STEPS_PER_BOOT));
+    let steps = cases(top, seeds, steps).into_iter().map(boxed);
+    steps.chain(boots.into_iter().map(boxed)).collect()
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod boot;
 mod cases;
 mod cost;
 mod counting;
+mod deceived;
 mod decompressor;
 mod disk;
 mod early;
@@ -193,10 +194,13 @@ fn main() -> ExitCode {
             steps,
             timeout,
             jobs,
-        } => {
-            let cases = hostile::cases(&places.top, &seeds, steps);
-            suite::run_all(&places, cases, &names, timeout, jobs)
-        }
+        } => suite::run_all(
+            &places,
+            hostile::all(&places.top, &seeds, steps),
+            &names,
+            timeout,
+            jobs,
+        ),
         Part::Asi {
             names,
             timeout,

@@ -33,6 +33,24 @@ pub trait Test: Sync {
     fn run(&self, places: &Places, timeout: u64) -> Result<String, String>;
 }
 
+impl<T: Test + ?Sized> Test for Box<T> {
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    fn vcpus(&self) -> usize {
+        (**self).vcpus()
+    }
+
+    fn skip(&self) -> Option<String> {
+        (**self).skip()
+    }
+
+    fn run(&self, places: &Places, timeout: u64) -> Result<String, String> {
+        (**self).run(places, timeout)
+    }
+}
+
 /// The number that follows `--vcpus` in the options for sevsim-run; without it there is one vCPU.
 pub fn vcpus(options: &str) -> usize {
     let mut words = options.split_whitespace();

@@ -2,13 +2,15 @@
 /*
  * hostile.c - exits under a hostile host, by sevsim's test port (option hostile=SEED).
  *
- * Usage: hostile [-n STEPS] [-f FIRST] [-s STEP.STEP...] [-t TARGETS] [-d]
+ * Usage: hostile [-n STEPS] [-f FIRST] [-s STEP.STEP...] [-t TARGETS] [-d] [-j CPUS]
  *   -n STEPS    (default 3000)
  *   -f FIRST    number of the first step (default 1)
  *   -s LIST     only these steps, with dots between them
  *   -t TARGETS  letters: u replies to exits of user space, e events in user space, k replies to
  *               exits of the kernel that must make no difference (default: uek)
  *   -d          the host spoils replies to the kernel as well: usually its end
+ *   -j CPUS     on so many CPUs at the same time, so many steps on each (default 1); those of each
+ *               further CPU begin a million later
  *
  * Each step executes one instruction, or makes the kernel execute some. Number and nature of a
  * step do not depend on what happened before, so that one step can be repeated alone. Prints KTAP.
@@ -20,11 +22,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/rtc.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/io.h>
 #include <sys/ioctl.h>
 #include <sys/klog.h>
@@ -55,6 +59,8 @@ enum { EVENT_NONE, EVENT_VC, EVENT_INTERRUPT, EVENT_EXCEPTION, EVENT_NMI };
 #define DID_HARMFUL	0x1f
 
 #define MAX_PROBLEMS	64
+#define MAX_CPUS	8
+#define STEPS_OF_CPU	1000000
 
 struct counts {
 	unsigned int steps, hostile, done, signals, exits;
@@ -70,7 +76,7 @@ static struct shared {
 		unsigned int count;
 		char first[160];
 	} problem[MAX_PROBLEMS];
-} *shared;
+} *shared, *all;
 
 /* The steps to do: those in a list, or all. */
 static unsigned int list[256], listed;
@@ -95,6 +101,17 @@ static uint64_t mix(uint64_t value)
 	value = (value ^ value >> 30) * 0xbf58476d1ce4e5b9;
 	value = (value ^ value >> 27) * 0x94d049bb133111eb;
 	return value ^ value >> 31;
+}
+
+/* What a port holds is everybody's: one CPU at a time compares it. */
+static int ports_fd;
+
+static void lock_ports(const struct insn *insn)
+{
+	if (insn->port && flock(ports_fd, LOCK_EX)) {
+		perror("flock");
+		exit(2);
+	}
 }
 
 static __attribute__((format(printf, 3, 4)))
@@ -450,6 +467,7 @@ static void allow_port(unsigned int port, unsigned int count)
 static void worker(unsigned int end, const char *targets, bool deadly)
 {
 	box_open();
+	ports_fd = open("/dev/null", O_RDWR);
 	for (unsigned int i = 0; i < insn_count; i++)
 		box_put(i, insns[i].code, insns[i].len);
 	for (size_t i = 0; i < sizeof(pattern); i++)
@@ -463,12 +481,16 @@ static void worker(unsigned int end, const char *targets, bool deadly)
 		uint64_t random = mix(step * 0x9e3779b97f4a7c15);
 		char target = targets[(random >> 56) % strlen(targets)];
 
+		/* A lock goes with its process, which an attack may kill. */
+		if (target == 'u' || target == 'e')
+			lock_ports(&insns[random % (target == 'u' ? insn_exits : insn_count)]);
 		if (target == 'u')
 			step_user(step, random);
 		else if (target == 'e')
 			step_event(step, random);
 		else
 			step_kernel(step, random, deadly ? TARGET_DEADLY : TARGET_KERNEL);
+		flock(ports_fd, LOCK_UN);
 		shared->step = index + 1;
 	}
 	_exit(0);
@@ -511,6 +533,46 @@ static void run_all(unsigned int end, const char *targets, bool deadly)
 	}
 }
 
+/* Goes to a CPU for good: its steps, and what is read of its MSRs and CPUID. */
+static void take_cpu(unsigned int cpu)
+{
+	char path[64];
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	if (sched_setaffinity(0, sizeof(set), &set)) {
+		perror("sched_setaffinity");
+		exit(2);
+	}
+	shared = &all[cpu];
+	snprintf(path, sizeof(path), "/dev/cpu/%u/msr", cpu);
+	msr_fd = open(path, O_RDONLY);
+	snprintf(path, sizeof(path), "/dev/cpu/%u/cpuid", cpu);
+	cpuid_fd = open(path, O_RDONLY);
+}
+
+/* All steps on all CPUs at the same time. */
+static void run_cpus(unsigned int cpus, unsigned int first, unsigned int steps,
+		     const char *targets, bool deadly)
+{
+	int status;
+
+	for (unsigned int cpu = cpus; cpu--; ) {
+		if (cpu && fork())
+			continue;
+		take_cpu(cpu);
+		first += cpu * STEPS_OF_CPU;
+		shared->step = first;
+		run_all(first + steps, targets, deadly);
+		if (cpu)
+			_exit(0);
+	}
+	while (wait(&status) > 0)
+		if (status)
+			problem(0, "runner", "died, status %#x", status);
+}
+
 /* What the kernel's log says of trouble; NULL if nothing. */
 static const char *trouble(void)
 {
@@ -548,12 +610,13 @@ int main(int argc, char **argv)
 		{ TARGET_USER, 'u', "user-replies" }, { TARGET_EVENT, 'e', "user-events" },
 		{ TARGET_KERNEL, 'k', "kernel-replies" },
 	};
-	unsigned int steps = 3000, first = 1, number = 0, leaks;
+	unsigned int steps = 3000, first = 1, number = 0, cpus = 1, leaks;
+	unsigned int problems = 0, deaths = 0, hangs = 0;
 	const char *targets = "uek", *log;
 	bool deadly = false;
 	int opt;
 
-	while ((opt = getopt(argc, argv, "n:f:s:t:d")) != -1) {
+	while ((opt = getopt(argc, argv, "n:f:s:t:dj:")) != -1) {
 		switch (opt) {
 		case 'n':
 			steps = atoi(optarg);
@@ -573,17 +636,18 @@ int main(int argc, char **argv)
 		case 'd':
 			deadly = true;
 			break;
+		case 'j':
+			cpus = atoi(optarg);
+			break;
 		default:
 			return 2;
 		}
 	}
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
-		      0);
-	if (shared == MAP_FAILED)
+	all = mmap(NULL, MAX_CPUS * sizeof(*all), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+		   -1, 0);
+	if (all == MAP_FAILED || !cpus || cpus > MAX_CPUS)
 		return 2;
-	msr_fd = open("/dev/cpu/0/msr", O_RDONLY);
-	cpuid_fd = open("/dev/cpu/0/cpuid", O_RDONLY);
 	rtc_fd = open("/dev/rtc0", O_RDONLY);
 	allow_port(TEST_STEP, 8);
 	allow_port(TEST_TRIGGER, 1);
@@ -595,14 +659,30 @@ int main(int argc, char **argv)
 		printf("Bail out! sevsim has no test port: run it with hostile=SEED\n");
 		return 2;
 	}
-	shared->step = first;
-	run_all(first + steps, targets, deadly);
+	run_cpus(cpus, first, steps, targets, deadly);
 	leaks = test_in(TEST_LEAKS);
-	for (unsigned int i = 0; i < MAX_PROBLEMS && shared->problem[i].count; i++)
-		printf("# %u times: %s\n", shared->problem[i].count, shared->problem[i].first);
+	for (unsigned int cpu = 0; cpu < cpus; cpu++) {
+		const struct shared *one = &all[cpu];
+
+		problems += one->problems;
+		deaths += one->deaths;
+		hangs += one->hangs;
+		for (unsigned int i = 0; i < MAX_PROBLEMS && one->problem[i].count; i++)
+			printf("# %u times: %s\n", one->problem[i].count, one->problem[i].first);
+	}
 	for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
-		const struct counts *c = &shared->counts[parts[i].target];
-		bool tried = c->hostile || deadly || listed;
+		struct counts sum = {}, *c = &sum;
+		bool tried = true;
+
+		for (unsigned int cpu = 0; cpu < cpus; cpu++) {
+			const struct counts *one = &all[cpu].counts[parts[i].target];
+
+			sum.steps += one->steps;
+			sum.hostile += one->hostile;
+			sum.done += one->done;
+			sum.signals += one->signals;
+			tried = tried && (one->hostile || deadly || listed);
+		}
 
 		if (!strchr(targets, parts[i].letter))
 			printf("ok %u %s # SKIP not asked for\n", ++number, parts[i].name);
@@ -612,11 +692,10 @@ int main(int argc, char **argv)
 			       c->done, c->signals);
 	}
 	printf("%sok %u results # %u wrong, %u processes died, %u hung, %u leaks seen\n",
-	       shared->problems ? "not " : "", ++number, shared->problems, shared->deaths,
-	       shared->hangs, leaks);
+	       problems ? "not " : "", ++number, problems, deaths, hangs, leaks);
 	log = trouble();
 	if (log)
 		printf("# %s\n", log);
 	printf("%sok %u kernel-log\n", log ? "not " : "", ++number);
-	return shared->problems || log;
+	return problems || log;
 }
