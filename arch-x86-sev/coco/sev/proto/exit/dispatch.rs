@@ -22,10 +22,6 @@ use super::{
             Op,
             MAX_INSN_LEN, //
         },
-        regs::{
-            FLAGS_RF,
-            FLAGS_TF, //
-        },
         result::{
             Error,
             Fault,
@@ -46,33 +42,11 @@ use super::{
     mmio,
     mmio_string,
     msr,
+    step::Step,
     tsc,
     vmmcall,
     wbinvd, //
 };
-
-/// What was done for an instruction.
-#[derive(Clone, Copy)]
-pub(super) struct Step {
-    /// Length of the instruction.
-    pub(super) len: u8,
-    /// The code segment that it is in.
-    pub(super) code: CodeSize,
-    /// Whether it is complete.
-    pub(super) progress: Progress,
-}
-
-impl Step {
-    /// A complete instruction in 64-bit mode.
-    #[inline(always)]
-    pub(super) const fn long(len: u8) -> Step {
-        Step {
-            len,
-            code: CodeSize::Bits64,
-            progress: Progress::Complete,
-        }
-    }
-}
 
 /// Handles a #VC with this exit code. The error code of the exception is the exit code.
 pub(crate) fn handle<E: Env + ?Sized>(env: &mut E, code: u64) -> Outcome {
@@ -83,32 +57,9 @@ pub(crate) fn handle<E: Env + ?Sized>(env: &mut E, code: u64) -> Outcome {
     };
 
     match result {
-        Ok(step) => finish(env, step),
+        Ok(step) => step.finish(env.regs_mut()),
         Err(error) => error.into(),
     }
-}
-
-/// Brings RIP and RFLAGS to where hardware would have them after the instruction.
-#[inline(always)]
-fn finish<E: Env + ?Sized>(env: &mut E, step: Step) -> Outcome {
-    let regs = env.regs_mut();
-    let single_step = regs.flags & FLAGS_TF != 0;
-
-    if let Progress::Partial = step.progress {
-        return Outcome::Retry { single_step };
-    }
-
-    let next = regs.ip.wrapping_add(step.len.into());
-
-    regs.ip = match step.code {
-        CodeSize::Bits64 => next,
-        CodeSize::Bits32 => next & 0xffff_ffff,
-        CodeSize::Bits16 => next & 0xffff,
-    };
-    // Completing an instruction clears RF (APM vol. 2, 3.1.6). An interrupt shadow of STI or
-    // MOV SS ended with the instruction, too; it is not in the saved registers.
-    regs.flags &= !FLAGS_RF;
-    Outcome::Done { single_step }
 }
 
 /// Emulates the instruction, but for RIP. `head` is what [`Env::peek`] returned.

@@ -28,13 +28,13 @@ use super::{
         }, //
     },
     cpuid,
-    dispatch::Step,
     ioio::{
         self,
         Direction, //
     },
     mmio,
     msr,
+    step::Step,
     tsc, //
 };
 

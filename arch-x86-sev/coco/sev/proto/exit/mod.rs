@@ -15,6 +15,7 @@ pub(crate) mod ioio;
 pub(crate) mod mmio;
 pub(crate) mod mmio_string;
 pub(crate) mod msr;
+mod step;
 pub(crate) mod string;
 pub(crate) mod tsc;
 pub(crate) mod vmmcall;
