@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Guests in a storm of NMIs: CPUs that go offline and online, sleep of the whole machine.
+//! Guests in a storm of NMIs: CPUs that go offline and online, sleep of the whole machine. And one
+//! with an NMI at each instruction of a system call, which is no handler of an exit.
 
 use super::lost;
 use super::Guest;
@@ -23,6 +24,8 @@ pub struct Storm {
     pub args: &'static str,
     /// The machine sleeps: its clock has to wake it.
     pub sleeps: bool,
+    /// Two symbols of the kernel for `--nmi-between`.
+    pub between: Option<&'static str>,
 }
 
 const fn storm(name: &'static str, args: &'static str, program: &'static str) -> Storm {
@@ -33,6 +36,7 @@ const fn storm(name: &'static str, args: &'static str, program: &'static str) ->
         program,
         args,
         sleeps: false,
+        between: None,
     }
 }
 
@@ -44,6 +48,11 @@ impl Storm {
 
     const fn sleeps(mut self) -> Self {
         self.sleeps = true;
+        self
+    }
+
+    const fn between(mut self, symbols: &'static str) -> Self {
+        self.between = Some(symbols);
         self
     }
 
@@ -61,8 +70,13 @@ impl Storm {
             },
             idle: 120,
         };
-        let outcome = runner::run(places, self.name, &guest.arguments(places, timeout)?)
-            .map_err(|error| error.to_string())?;
+        let mut args = guest.arguments(places, timeout)?;
+        if let Some(symbols) = self.between {
+            let vmlinux = places.build.join("kernel-rust/vmlinux");
+            args.extend(["--nmi-between".into(), symbols.into(), "--vmlinux".into()]);
+            args.push(vmlinux.to_string_lossy().into_owned());
+        }
+        let outcome = runner::run(places, self.name, &args).map_err(|error| error.to_string())?;
         match self.complaint(&outcome) {
             Some(text) => Err(text),
             None => {
@@ -94,7 +108,7 @@ fn summary(console: &str) -> String {
 }
 
 /// All of them. Exits and NMIs of one vCPU are what the sweeps try, each by itself.
-pub const STORMS: [Storm; 12] = [
+pub const STORMS: [Storm; 13] = [
     storm("nmi-hotplug-short", "--vcpus 4", "nmi_hotplug,-n,3").short(),
     storm(
         "nmi-suspend-short",
@@ -103,6 +117,13 @@ pub const STORMS: [Storm; 12] = [
     )
     .short()
     .sleeps(),
+    // It begins on the stack, and with the GS base, of user mode.
+    storm(
+        "nmi-between",
+        "--vcpus 1 --intercept all",
+        "nmi_sweep,-s,0,-w,255,between",
+    )
+    .between("entry_SYSCALL_64,entry_SYSRETQ_unsafe_stack"),
     storm("nmi-storm-1", "--vcpus 1", "nmi_storm,-f,/bin/sev_es_check"),
     storm("nmi-hotplug-2", "--vcpus 2", "nmi_hotplug,-n,20,-r,40"),
     storm("nmi-hotplug-3", "--vcpus 3", "nmi_hotplug,-n,20,-r,40"),
