@@ -156,8 +156,9 @@ help:
 #H                    each seed, in Rust and C; boots under one that lies; what was found before
 #H                    (tests/hostile)
 #H       SEEDS='1 2 ...'  (default: 1)   STEPS=N   of a boot, two hostile acts each (12000)
-#H   make test-asi    sevsim with exits handled in an address space of their own: boots and a load
-#H                    (more than 99 % of exits inside), its cost, faults on purpose, wrong options
+#H   make test-asi    sevsim with exits handled in an address space of their own: boots, a load,
+#H                    attacks on the guest and NMIs (more than 99 % of exits inside), its cost,
+#H                    faults on purpose, wrong options
 #H   make test-selftests   the kernel's own selftests and the check, in three columns: a guest
 #H                    without SEV, with C, and with Rust
 #H   make test-configs   build and boot the Rust kernel by gcc, by the newest rustc, and with the

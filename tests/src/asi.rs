@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Address space isolation of sevsim: boots and a load with it, what it costs, faults inside on
-//! purpose, and options that make no sense.
+//! Address space isolation of sevsim: boots and a load with it, a host that attacks its guest and
+//! sends NMIs from inside, what it costs, faults inside on purpose, and options that make no sense.
 
 use std::path::Path;
 
 use serde_json::Value;
 
 use crate::cases::Kernel;
+use crate::hostile;
 use crate::runner;
 use crate::runner::Outcome;
 use crate::runner::Places;
@@ -29,6 +30,8 @@ enum What {
     Boot,
     /// The same with a load in the place of the check.
     Load,
+    /// A program of other tests, and a host that does more in exits than to handle them.
+    Runs(Program),
     /// A fault inside ends the run with a report that holds these texts.
     Fault(&'static [&'static str]),
     /// A fault inside is reported, the guest powers off, and the run counts as failed.
@@ -39,6 +42,46 @@ enum What {
     Instructions,
     /// Processor time with and without isolation.
     Time,
+}
+
+/// A program in the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Program {
+    /// Its initramfs, in the build folder.
+    initramfs: &'static str,
+    /// Further words of the kernel's command line.
+    append: &'static str,
+    /// The line of its result.
+    says: &'static str,
+    /// Number of attacks after each of which the guest is put back.
+    rewinds: u64,
+}
+
+impl Program {
+    const HOSTILE: Self = Self {
+        initramfs: "hostile/initramfs.cpio.gz",
+        append: "sevsim.run=/bin/hostile_run hostile.run=/bin/hostile,-n,300",
+        says: "ok 5 kernel-log",
+        rewinds: 0,
+    };
+    const REWIND: Self = Self {
+        initramfs: "hostile/initramfs.cpio.gz",
+        append: "sevsim.run=/bin/hostile_run hostile.run=/bin/assault,-n,12",
+        says: "ok 1 attempts",
+        rewinds: 12,
+    };
+    const SWEEP: Self = Self {
+        initramfs: "nmi/initramfs-rust.cpio.gz",
+        append: "sevsim.run=/bin/nmi_run nmi.run=nmi_sweep,-s,8,user-cpuid,kernel-cpuid",
+        says: "ok 2 kernel-cpuid",
+        rewinds: 0,
+    };
+    const STORM: Self = Self {
+        initramfs: "nmi/initramfs-rust.cpio.gz",
+        append: "sevsim.run=/bin/nmi_run nmi.run=nmi_storm,-f,/bin/sev_es_check",
+        says: "ok 1 storm",
+        rewinds: 0,
+    };
 }
 
 /// One case.
@@ -119,6 +162,26 @@ pub fn cases() -> Vec<Case> {
             Boot,
         ),
         case("asi-load-2cpu", "--vcpus 2", Load),
+        case(
+            "asi-hostile",
+            "--entry raw --vcpus 1 --intercept all hostile=1 leak-check=on",
+            Runs(Program::HOSTILE),
+        ),
+        case(
+            "asi-rewind",
+            "--entry raw --vcpus 1 --intercept all --memory 256 hostile=1",
+            Runs(Program::REWIND),
+        ),
+        case(
+            "asi-nmi-sweep",
+            "--vcpus 1 --intercept all nmi-test=on",
+            Runs(Program::SWEEP),
+        ),
+        case(
+            "asi-nmi-storm",
+            "--vcpus 2 nmi-test=on",
+            Runs(Program::STORM),
+        ),
     ]
 }
 
@@ -177,6 +240,31 @@ fn shares(json: &Value, vcpus: usize) -> Result<String, String> {
     }
 }
 
+/// What the program's run comes to, or why it is not good. An attack may well end in a panic or a hang
+/// of the guest, and then it is put back: so the status of sevsim-run, which tells of those, does not
+/// count where there are attacks of that kind.
+fn program(program: Program, vcpus: usize, outcome: &Outcome) -> Result<String, String> {
+    let mut lines = outcome.console.lines().map(str::trim);
+    let ended = lines.any(|line| line.starts_with(program.says));
+    if !ended || program.rewinds == 0 && outcome.status != Some(0) {
+        return Err(format!(
+            "no \"{}\", or more than that: {}",
+            program.says, outcome.line
+        ));
+    }
+    let left = outcome.json["report"]["asi-left"].as_array();
+    let rows = left.into_iter().flatten();
+    let of = |reason: &str| {
+        let rows = rows.clone().filter(|row| row["reason"] == reason);
+        rows.filter_map(|row| row["count"].as_u64()).sum::<u64>()
+    };
+    // The state is kept, and put back.
+    if of("rewind") != 2 * program.rewinds {
+        return Err(format!("{} times left to rewind", of("rewind")));
+    }
+    shares(&outcome.json, vcpus)
+}
+
 /// What is wrong with the report of a fault.
 fn fault(outcome: &Outcome, output: &str, texts: &[&str]) -> Result<String, String> {
     let said = output
@@ -225,6 +313,7 @@ fn judge(what: What, vcpus: usize, outcome: &Outcome, output: &str) -> Result<St
             status(0)?;
             shares(&outcome.json, vcpus)
         }
+        What::Runs(one) => program(one, vcpus, outcome),
         What::Fault(texts) => {
             status(9)?;
             fault(outcome, output, texts)
@@ -264,6 +353,7 @@ impl Case {
         let kernel = text(&places.kernel(Kernel::Rust)?);
         let initramfs = match self.what {
             What::Load => places.build.join("asi/initramfs.cpio.gz"),
+            What::Runs(program) => places.build.join(program.initramfs),
             _ => places.initramfs(),
         };
         let mut args = words(self.args);
@@ -274,6 +364,14 @@ impl Case {
             What::Load => args.extend(
                 ["--option", "asi=on", "--append", "sevsim.run=/bin/load,5"].map(String::from),
             ),
+            What::Runs(program) => {
+                let append = format!("quiet loglevel=1 nowatchdog {}", program.append);
+                args.extend(["--option", "asi=on", "--append", &append].map(String::from));
+                args.extend(["--idle-timeout", "0"].map(String::from));
+                if program.rewinds != 0 {
+                    args.extend(hostile::attempt_machine());
+                }
+            }
             _ => args.extend(
                 ["--append", "quiet sevsim.poweroff", "--expect", "poweroff"].map(String::from),
             ),
@@ -418,6 +516,26 @@ mod tests {
         assert!(shares(&two, 2).unwrap_err().contains("told"));
         two["report"]["asi"][1]["kicks"] = 3.into();
         assert!(shares(&two, 2).unwrap().contains("3 kicks"));
+    }
+
+    #[test]
+    fn a_program_has_to_come_to_its_end() {
+        let judged = |program, status, console: &str, rewinds: u64| {
+            let mut outcome = Outcome::made_up(status, "", console);
+            outcome.json = report(9, 0);
+            let rows = outcome.json["report"]["asi-left"].as_array_mut().unwrap();
+            rows.push(json!({"reason": "rewind", "count": rewinds}));
+            judge(What::Runs(program), 1, &outcome, "")
+        };
+        let rewind = |console, rewinds| judged(Program::REWIND, 3, console, rewinds);
+        assert!(rewind("x\nok 1 attempts # 12\nnot ok 2 ends", 24).is_ok());
+        assert!(rewind("ok 1 attempts", 23).unwrap_err().contains("23"));
+        assert!(rewind("ok 1 other", 24).unwrap_err().contains("ok 1 a"));
+        assert!(rewind("not ok 1 attempts", 24).is_err());
+        let sweep = |status, console| judged(Program::SWEEP, status, console, 0);
+        assert!(sweep(0, "ok 2 kernel-cpuid # 889 NMIs").is_ok());
+        assert!(sweep(0, "ok 1 user-cpuid").is_err());
+        assert!(sweep(3, "not ok 1 user-cpuid\nok 2 kernel-cpuid").is_err());
     }
 
     #[test]

@@ -36,6 +36,12 @@ const STEPS_PER_BOOT: u64 = 3000;
 const ATTEMPT_MACHINE: &str = "-m 1536M -device pci-testdev -device ib700 \
                                -action watchdog=inject-nmi";
 
+/// The same as arguments of sevsim-run.
+pub fn attempt_machine() -> impl Iterator<Item = String> {
+    let words = ATTEMPT_MACHINE.split_whitespace();
+    words.flat_map(|word| ["--qemu-arg".into(), word.into()])
+}
+
 /// What the C handler is known to do, and so does not fail for: the words in front of the details.
 const KNOWN: &str = "tests/hostile/known-c";
 
@@ -169,8 +175,7 @@ impl Case {
         }
         if self.attempts() {
             args.extend(["--memory".into(), "256".into()]);
-            let machine = ATTEMPT_MACHINE.split_whitespace();
-            args.extend(machine.flat_map(|word| ["--qemu-arg".into(), word.into()]));
+            args.extend(attempt_machine());
         }
         Ok(args)
     }
