@@ -3,13 +3,15 @@
  * assault.c - attacks on the kernel, by sevsim's test port (option hostile=SEED): most of them end
  * the guest, so each one is an attempt, after which sevsim puts the guest back to where it began.
  *
- * Usage: assault [-n STEPS] [-f FIRST] [-s STEP.STEP...] [-t TARGETS]
+ * Usage: assault [-n STEPS] [-f FIRST] [-s STEP.STEP...] [-c NUMBER] [-t TARGETS] [-o]
  *   -n STEPS    (default 300)
  *   -f FIRST    number of the first step (default 1)
  *   -s LIST     only these steps, with dots between them
  *   -c NUMBER   only this operation, by its number in the table below
  *   -t TARGETS  letters: e an event at an instruction of the kernel, d a spoiled reply to an exit of
  *               the kernel, r a reply that changes while the kernel reads it (default: edr)
+ *   -o          an oops or a panic is printed and does not end the attempt, to look into one (the
+ *               kernel needs a loglevel that shows it)
  *
  * Number and nature of a step do not depend on what happened before. Prints KTAP; what came of each
  * attempt is in sevsim's log as well, with what the host did.
@@ -417,10 +419,11 @@ int main(int argc, char **argv)
 {
 	unsigned int steps = 300, first = 1, tried, bad;
 	const char *targets = "edr";
+	bool oopses = false;
 	int opt, status;
 	pid_t pid;
 
-	while ((opt = getopt(argc, argv, "n:f:s:t:c:")) != -1) {
+	while ((opt = getopt(argc, argv, "n:f:s:t:c:o")) != -1) {
 		switch (opt) {
 		case 'n':
 			steps = atoi(optarg);
@@ -439,6 +442,9 @@ int main(int argc, char **argv)
 			break;
 		case 't':
 			targets = optarg;
+			break;
+		case 'o':
+			oopses = true;
 			break;
 		default:
 			return 2;
@@ -461,6 +467,8 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	find_symbols();
+	if (oopses)
+		stops[0] = stops[1] = 0;
 	if (!find_mmio()) {
 		printf("Bail out! no pci-testdev: run it with -device pci-testdev\n");
 		return 2;
