@@ -1117,3 +1117,51 @@ proptest! {
         }
     }
 }
+
+/// A VM whose host lies.
+fn lying(vcpus: usize, words: &str) -> Vm<Mock> {
+    let words = words.split(' ').map(|word| format!("lie={word} "));
+    let text = format!("{}vcpus={vcpus}", words.collect::<String>());
+    vm_of(Mock::new(vcpus), Options::parse(&text).unwrap())
+}
+
+#[test]
+fn a_hold_ends_at_once_or_never() {
+    let vm = lying(2, "firmware:hold:at-once");
+    assert_eq!(vm.vmgexit(1, 6, 0), (0x1007, Next::Resume));
+    let held = call(0x8000_0004, 0, 0).run_on(&vm, 1).ok(&[]);
+    assert_eq!((held.next, held.info2), (Next::Resume, 1));
+    let vm = lying(2, "firmware:hold:never");
+    ipi(&vm, 0, INIT);
+    ipi(&vm, 0, SIPI);
+    assert!(vm.may_start(1));
+    assert_eq!(vm.vmgexit(1, 6, 0), (7, Next::Hold));
+    ipi(&vm, 0, INIT);
+    ipi(&vm, 0, SIPI);
+    assert_eq!(vm.release(1), None);
+}
+
+#[test]
+fn a_reset_without_need_ends_the_next_hold() {
+    let vm = lying(1, "firmware:sipi:2");
+    let exit = || {
+        call(0x6e, 0, 0).run(&vm);
+        vm.vmgexit(0, GHCB, 0).0
+    };
+    assert_eq!(exit(), vm.ghcb_msr_at_reset(), "the second reply");
+    assert_eq!(vm.vmgexit(0, 6, 0), (7, Next::Hold));
+    assert_eq!(vm.release(0), Some(0x1007));
+}
+
+#[test]
+fn sev_status_and_time_are_lied_about() {
+    let status = call(0x7c, 0, 0).with(RCX, 0xc001_0131);
+    status.run(&vm(1)).faults();
+    let vm = lying(1, "any:sev-status:7");
+    assert_eq!(status.run(&vm).field(RAX), 7);
+    let time = || call(0x6e, 0, 0).run(&vm).field(RAX);
+    let before = time();
+    vm.tsc_went_back(0, 300);
+    vm.tsc_went_back(0, 100);
+    assert_eq!(time(), before - 400);
+}
