@@ -23,7 +23,7 @@ start:
 	xor %ax, %ax
 	mov %ax, %es
 	mov $AREA, %di
-	mov $0xf000 + (image - image), %si
+	mov $0xf000, %si		/* image */
 	mov $TABLE_LEN, %cx
 	mov $0x4100, %eax		/* termination request, set 4 */
 	xor %edx, %edx

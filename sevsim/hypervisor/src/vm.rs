@@ -95,6 +95,11 @@ impl<P: Platform> Vm<P> {
         self.vcpus[vcpu].own.stage.set(stage as u64);
     }
 
+    /// A vCPU's TSC.
+    pub(crate) fn tsc(&self, vcpu: &Vcpu) -> u64 {
+        self.platform.tsc().wrapping_sub(vcpu.own.tsc_back.get())
+    }
+
     /// The machine put a vCPU's TSC back.
     pub fn tsc_went_back(&self, vcpu: usize, cycles: u64) {
         self.vcpus[vcpu].own.tsc_back.add(cycles);

@@ -27,6 +27,9 @@ impl Vcpu {
         }
         let nth = self.stats.vc(self.stage(), code);
         let vm = &self.world.vm;
+        if !vm.lies().any() {
+            return code;
+        }
         if vm.lies().nmi(self.stage(), nth) {
             vm.nmi_arrived(self.index);
         }

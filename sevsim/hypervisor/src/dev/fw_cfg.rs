@@ -244,7 +244,7 @@ impl FwCfg {
         for _ in 0..u32::from_be_bytes(count) {
             let mut entry = [0; ENTRY];
             read_physical(platform, &mut entry);
-            let key = u16::from_be_bytes([entry[4], entry[5]]);
+            let key = File::of(&entry).key;
             next_key = next_key.max(key + 1);
             if useless(&entry) {
                 continue;
@@ -278,14 +278,12 @@ impl FwCfg {
             return;
         };
         let at = 4 + index * ENTRY;
-        let entry = &self.directory.get()[at..at + ENTRY];
-        let size = u32::from_be_bytes([entry[0], entry[1], entry[2], entry[3]]) as usize;
+        let file = File::of(&self.directory.get()[at..at + ENTRY]);
         let mut order = [0; MAX_BOOT_ORDER];
-        let Some(order) = order.get_mut(..size) else {
+        let Some(order) = order.get_mut(..file.size) else {
             return;
         };
-        select(platform, u16::from_be_bytes([entry[4], entry[5]]));
-        read_physical(platform, order);
+        read_file(platform, &file, order);
         if roms_alone(order) {
             self.directory.bytes[at..self.directory.len].rotate_left(ENTRY);
             self.directory.len -= ENTRY;
@@ -297,16 +295,14 @@ impl FwCfg {
         let old = self.directory.get()[4..]
             .chunks_exact(ENTRY)
             .find(|entry| self.e820_key != 0 && name(entry) == E820)
-            .map_or(0, |entry| {
-                u32::from_be_bytes([entry[0], entry[1], entry[2], entry[3]])
-            });
+            .map_or(0, |entry| File::of(entry).size);
 
         self.e820.push(&range(0, self.ram.low))?;
         if self.ram.high != 0 {
             self.e820.push(&range(FOUR_GIB, self.ram.high))?;
         }
         select(platform, self.e820_key);
-        for _ in 0..old as usize / RANGE {
+        for _ in 0..old / RANGE {
             let mut entry = [0; RANGE];
             read_physical(platform, &mut entry);
             let quad = |at: usize| {
@@ -399,9 +395,7 @@ impl FwCfg {
         self.directory.get()[4..]
             .chunks_exact(ENTRY)
             .find(|entry| entry[4..6] == key)
-            .map_or(MAX_UNNAMED, |entry| {
-                u32::from_be_bytes([entry[0], entry[1], entry[2], entry[3]]) as usize
-            })
+            .map_or(MAX_UNNAMED, |entry| File::of(entry).size)
     }
 
     /// Fills a buffer from the data register.
@@ -562,6 +556,16 @@ pub struct File {
     pub size: usize,
 }
 
+impl File {
+    /// What a directory entry says.
+    fn of(entry: &[u8]) -> Self {
+        Self {
+            key: u16::from_be_bytes([entry[4], entry[5]]),
+            size: u32::from_be_bytes([entry[0], entry[1], entry[2], entry[3]]) as usize,
+        }
+    }
+}
+
 /// Finds a file in the physical device's directory.
 pub fn find<P: Platform>(platform: &P, wanted: &[u8]) -> Option<File> {
     let mut count = [0; 4];
@@ -575,10 +579,7 @@ pub fn find<P: Platform>(platform: &P, wanted: &[u8]) -> Option<File> {
     let entry = entries
         .take(MAX_FILES)
         .find(|entry| name(entry) == wanted)?;
-    Some(File {
-        key: u16::from_be_bytes([entry[4], entry[5]]),
-        size: u32::from_be_bytes([entry[0], entry[1], entry[2], entry[3]]) as usize,
-    })
+    Some(File::of(&entry))
 }
 
 /// Reads a file from its start.

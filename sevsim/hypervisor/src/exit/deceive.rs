@@ -66,7 +66,7 @@ impl<P: Platform> Vm<P> {
         };
         for offset in (0..GHCB_LEN).step_by(8) {
             let (here, there) = (gpa + offset, other + offset);
-            let (mine, theirs) = (self.quadword(here), self.quadword(there));
+            let (mine, theirs) = (self.shared(here), self.shared(there));
             // Both were found to be RAM.
             let _ = self.platform().write_shared_u64(here, theirs);
             let _ = self.platform().write_shared_u64(there, mine);
@@ -77,18 +77,10 @@ impl<P: Platform> Vm<P> {
         ));
     }
 
-    fn quadword(&self, gpa: u64) -> u64 {
-        self.platform().read_shared_u64(gpa).unwrap_or(0)
-    }
-
     fn spoil_early(&self, mut random: Random, msr: u64, ghcb: bool) -> u64 {
         let (new, did) = if ghcb {
             let chosen = reply::choose(&mut random, false) & !reply::NMI;
-            let write = |offset: u64, value| {
-                let _ = self.platform().write_shared_u64(msr + offset, value);
-            };
-            let read = |offset: u64| self.quadword(msr + offset);
-            reply::spoil(&mut random, chosen, read, write);
+            self.spoil_page(&mut random, chosen, msr);
             let new = if chosen & reply::MSR != 0 {
                 reply::msr(&mut random)
             } else {

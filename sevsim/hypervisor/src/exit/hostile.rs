@@ -4,6 +4,7 @@
 use crate::exit::code;
 use crate::ghcb::layout::{Valid, RAX, SW_EXITCODE, SW_SCRATCH, VALID_BITMAP};
 use crate::ghcb::Ghcb;
+use crate::hostile::random::Random;
 use crate::hostile::{event, reply, Target};
 use crate::leak::{Leak, Request, SEEN};
 use crate::lies::Stage;
@@ -14,7 +15,7 @@ use crate::vm::Vm;
 
 impl<P: Platform> Vm<P> {
     /// A quadword of shared memory; 0 outside of it.
-    fn shared(&self, gpa: u64) -> u64 {
+    pub(super) fn shared(&self, gpa: u64) -> u64 {
         self.platform().read_shared_u64(gpa).unwrap_or(0)
     }
 
@@ -61,6 +62,18 @@ impl<P: Platform> Vm<P> {
         SEEN[vcpu.index].reply(|offset| self.shared(gpa + offset));
     }
 
+    /// Spoils the page of a reply, which was found to be RAM.
+    pub(super) fn spoil_page(&self, random: &mut Random, chosen: u64, gpa: u64) {
+        reply::spoil(
+            random,
+            chosen,
+            |offset| self.shared(gpa + offset),
+            |offset, value| {
+                let _ = self.platform().write_shared_u64(gpa + offset, value);
+            },
+        );
+    }
+
     /// Spoils a reply, if it is one to attack. Returns the value for the GHCB MSR.
     #[cold]
     #[inline(never)]
@@ -77,15 +90,7 @@ impl<P: Platform> Vm<P> {
             return gpa;
         }
         let chosen = reply::choose(&mut random, hostile.target() == Target::Kernel);
-        reply::spoil(
-            &mut random,
-            chosen,
-            |offset| self.shared(gpa + offset),
-            |offset, value| {
-                // The page was found to be RAM.
-                let _ = self.platform().write_shared_u64(gpa + offset, value);
-            },
-        );
+        self.spoil_page(&mut random, chosen, gpa);
         if chosen & reply::NMI != 0 {
             vcpu.nmi.arrive();
         }
@@ -174,14 +179,7 @@ impl<P: Platform> Vm<P> {
             return;
         };
         let chosen = reply::choose(&mut random, false) & !(reply::MSR | reply::NMI);
-        reply::spoil(
-            &mut random,
-            chosen,
-            |offset| self.shared(gpa + offset),
-            |offset, value| {
-                let _ = self.platform().write_shared_u64(gpa + offset, value);
-            },
-        );
+        self.spoil_page(&mut random, chosen, gpa);
         hostile.did(chosen);
     }
 

@@ -203,7 +203,7 @@ impl<P: Platform> Vm<P> {
     }
 
     fn exit_rdtsc(&self, vcpu: &Vcpu, ghcb: &mut Ghcb<'_, P>) -> Answer {
-        let tsc = self.platform().tsc().wrapping_sub(vcpu.own.tsc_back.get());
+        let tsc = self.tsc(vcpu);
         ghcb.set(RAX, tsc & 0xffff_ffff);
         ghcb.set(RDX, tsc >> 32);
         Answer::DONE

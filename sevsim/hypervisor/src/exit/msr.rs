@@ -346,7 +346,7 @@ impl<P: Platform> Vm<P> {
             MSR_X2APIC..=MSR_X2APIC_LAST => self.x2apic_read(vcpu, msr),
             // The physical CPU's own; those that it lacks fault.
             MSR_APIC_BASE | TSC_DEADLINE | TSC_AUX | XSS => self.platform().rdmsr(msr),
-            TSC => Ok(self.platform().tsc().wrapping_sub(vcpu.own.tsc_back.get())),
+            TSC => Ok(self.tsc(vcpu)),
             SEV_STATUS => self.lies().sev_status(vcpu.stage()).ok_or(MsrFault),
             KVM_WALL_CLOCK_NEW => Ok(self.clock().wall_clock_msr.get()),
             _ => vcpu.own.msrs.lock().get(msr).ok_or(MsrFault),
