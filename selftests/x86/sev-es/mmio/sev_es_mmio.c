@@ -418,13 +418,19 @@ module_param_cb(names, &names_ops, NULL, 0444);
 
 static int __init sev_es_mmio_init(void)
 {
+	int error = -ENOMEM;
+
 	hpet = ioremap(HPET_BASE, PAGE_SIZE);
 	ioapic = ioremap(IOAPIC_BASE, PAGE_SIZE);
 	if (hpet && ioapic)
-		return register_die_notifier(&debug_notifier);
+		error = register_die_notifier(&debug_notifier);
+	if (!error)
+		return 0;
+	if (ioapic)
+		iounmap(ioapic);
 	if (hpet)
 		iounmap(hpet);
-	return -ENOMEM;
+	return error;
 }
 
 static void __exit sev_es_mmio_exit(void)
