@@ -21,6 +21,18 @@ pub enum Kernel {
 }
 
 impl Kernel {
+    /// Both handlers of the same tree, for cases that are run with each.
+    pub const BOTH: [Self; 2] = [Self::Rust, Self::C];
+
+    /// Its name in those of cases and files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kernel::Rust => "rust",
+            Kernel::C => "c",
+            Kernel::Debian => "debian",
+        }
+    }
+
     /// Its image below the build folder.
     pub fn image(self, build: &Path) -> Option<PathBuf> {
         let image = |variant: &str| build.join(variant).join("arch/x86/boot/bzImage");

@@ -8,21 +8,40 @@ use crate::cases::Kernel;
 use crate::runner;
 use crate::runner::Outcome;
 use crate::runner::Places;
+use crate::scenario;
 use crate::suite;
 use crate::suite::Test;
 
 /// Ways to end that are deliberate. Anything else needs a reason, which a scenario's file gives.
 const DELIBERATE: [&str; 3] = ["success", "terminated", "panic"];
 
-/// Stages, options that have them come to something, and within how many #VCs or replies the act
-/// comes: by the silent boot, and by one with the kernel's early console.
-const STAGES: [(&str, &str, u64); 6] = [
-    ("stage1", "random", 6),
-    ("stage2", "random", 150),
-    ("startup", "random", 7),
-    ("early", "random", 240),
-    ("early", "random", 3000),
-    ("early", "random-cpuid", 150),
+/// An act at random in a stage.
+struct Act {
+    stage: &'static str,
+    /// The lie that chooses it.
+    what: &'static str,
+    /// Within how many #VCs or replies it comes.
+    within: u64,
+    /// With the kernel's early console: the stage gets its #VCs by it, or it has to tell a panic.
+    console: bool,
+}
+
+const fn act(stage: &'static str, what: &'static str, within: u64, console: bool) -> Act {
+    Act {
+        stage,
+        what,
+        within,
+        console,
+    }
+}
+
+const ACTS: [Act; 6] = [
+    act("stage1", "random", 6, false),
+    act("stage2", "random", 150, true),
+    act("startup", "random", 7, false),
+    act("early", "random", 240, false),
+    act("early", "random", 3000, true),
+    act("early", "random-cpuid", 150, true),
 ];
 
 /// Seconds without a sign of life after which a guest hangs.
@@ -30,12 +49,6 @@ const IDLE: &str = "25";
 
 /// What the kernel says when it stops early, where there is no panic yet.
 const STOPPED: [&str; 2] = ["PANIC: early exception", "-- System halted"];
-
-/// Whether a boot has the kernel's early console: a stage gets its #VCs by it, or it has to tell a
-/// panic.
-fn console(stage: &str, what: &str, within: u64) -> bool {
-    stage == "stage2" || what != "random" || within > 1000
-}
 
 /// How a run ended. A kernel that stops with a message does not hang.
 fn verdict(outcome: &Outcome) -> &str {
@@ -170,28 +183,18 @@ impl Test for Case {
 
 /// The scenarios in tests/hostile/boots, by name.
 fn scenarios(top: &Path) -> Vec<(String, Scenario)> {
-    let folder = std::fs::read_dir(top.join("tests/hostile/boots"));
-    let mut scenarios: Vec<_> = folder
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|file| {
-            let path = file.path();
-            let name = path.file_stem()?.to_str()?.to_string();
-            let scenario = Scenario::parse(&std::fs::read_to_string(&path).ok()?);
-            if scenario.is_none() {
-                eprintln!("sev-tests: {}: not a scenario", path.display());
-            }
-            Some((name, scenario?))
-        })
-        .collect();
-    scenarios.sort_by(|a, b| a.0.cmp(&b.0));
-    scenarios
+    scenario::read_all(&top.join("tests/hostile/boots"), Scenario::parse)
 }
 
 /// A boot with one act at random.
-fn random((stage, what, within): (&str, &str, u64), seed: u64) -> (String, Scenario) {
-    let append = match console(stage, what, within) {
+fn random(act: &Act, seed: u64) -> (String, Scenario) {
+    let Act {
+        stage,
+        what,
+        within,
+        console,
+    } = act;
+    let append = match console {
         true => "nokaslr earlyprintk=ttyS0",
         false => "nokaslr quiet",
     };
@@ -214,20 +217,17 @@ pub fn cases(top: &Path, seeds: &[u64], count: u64) -> Vec<Case> {
     let mut all = scenarios(top);
     for seed in seeds {
         for nth in 0..count {
-            all.extend(STAGES.map(|stage| random(stage, 1000 * seed + nth)));
+            all.extend(ACTS.iter().map(|act| random(act, 1000 * seed + nth)));
         }
     }
-    let of = |(kernel, prefix): (Kernel, &'static str)| {
+    let of = |kernel: Kernel| {
         all.iter().map(move |(name, scenario)| Case {
-            name: format!("hostile-{prefix}-boot-{name}"),
+            name: format!("hostile-{}-boot-{name}", kernel.name()),
             kernel,
             scenario: scenario.clone(),
         })
     };
-    [(Kernel::Rust, "rust"), (Kernel::C, "c")]
-        .into_iter()
-        .flat_map(of)
-        .collect()
+    Kernel::BOTH.into_iter().flat_map(of).collect()
 }
 
 #[cfg(test)]
@@ -293,7 +293,7 @@ mod tests {
 
     #[test]
     fn rust_ends_deliberately_at_random() {
-        let (name, scenario) = random(STAGES[1], 7);
+        let (name, scenario) = random(&ACTS[1], 7);
         assert_eq!(name, "random-stage2-150-7");
         assert_eq!(scenario.lies, ["stage2:random:7:150"]);
         assert_eq!(scenario.rust, DELIBERATE);

@@ -13,6 +13,7 @@ use crate::deceived;
 use crate::runner;
 use crate::runner::Outcome;
 use crate::runner::Places;
+use crate::scenario;
 use crate::suite::Test;
 
 /// Hostile acts per 100 steps, at least: 16 come in a step that attacks the kernel.
@@ -161,9 +162,9 @@ impl Case {
         };
         let args = "--intercept all --idle-timeout 0".split(' ');
         let mut args: Vec<String> = args.map(String::from).collect();
-        args.extend(["--entry".into(), entry.into()]);
-        args.extend(["--vcpus".into(), self.vcpus().to_string()]);
         for (key, value) in [
+            ("--entry", entry.into()),
+            ("--vcpus", self.vcpus().to_string()),
             ("--kernel", kernel.to_string_lossy().into_owned()),
             ("--initrd", initramfs.to_string_lossy().into_owned()),
             ("--append", append),
@@ -313,20 +314,8 @@ impl Test for Case {
 
 /// What was found, from the files in tests/hostile, by seed.
 fn findings(top: &Path) -> Vec<Finding> {
-    let folder = std::fs::read_dir(top.join("tests/hostile"));
-    let files = folder.into_iter().flatten().flatten();
-    let scenario = |path: &Path| path.extension().is_some_and(|ext| ext == "scenario");
-    let texts = files.map(|file| file.path()).filter(|path| scenario(path));
-    let mut findings: Vec<_> = texts
-        .filter_map(|path| {
-            let text = std::fs::read_to_string(&path).ok()?;
-            let finding = Finding::parse(&text);
-            if finding.is_none() {
-                eprintln!("sev-tests: {}: no seed, or no step", path.display());
-            }
-            finding
-        })
-        .collect();
+    let found = scenario::read_all(&top.join("tests/hostile"), Finding::parse);
+    let mut findings: Vec<_> = found.into_iter().map(|(_, finding)| finding).collect();
     findings.sort_by_key(|one| (one.seed, one.step));
     findings
 }
@@ -354,10 +343,6 @@ pub fn cases(top: &Path, seeds: &[u64], steps: u64) -> Vec<Case> {
         work.extend(deadly);
     }
     let case = |kernel: Kernel, (seed, work): &(u64, Work)| {
-        let prefix = match kernel {
-            Kernel::Rust => "rust",
-            _ => "c",
-        };
         let kind: String = match work {
             Work::Steps(_) => "seed".into(),
             Work::Smp(_) => "smp".into(),
@@ -367,14 +352,14 @@ pub fn cases(top: &Path, seeds: &[u64], steps: u64) -> Vec<Case> {
             Work::Attempt(step, operation, _) => format!("attempt-{operation}-{step}"),
         };
         Case {
-            name: format!("hostile-{prefix}-{kind}-{seed}"),
+            name: format!("hostile-{}-{kind}-{seed}", kernel.name()),
             kernel,
             seed: *seed,
             work: work.clone(),
         }
     };
     let of = |kernel| work.iter().map(move |work| case(kernel, work));
-    [Kernel::Rust, Kernel::C].into_iter().flat_map(of).collect()
+    Kernel::BOTH.into_iter().flat_map(of).collect()
 }
 
 /// These cases and the boots of [`deceived`], of which there are some for each seed.

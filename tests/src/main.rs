@@ -21,6 +21,7 @@ mod kexec;
 mod kunit;
 mod nmi;
 mod runner;
+mod scenario;
 mod selftests;
 mod suite;
 mod times;

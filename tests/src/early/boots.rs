@@ -4,7 +4,6 @@
 use super::case::Case;
 use super::case::Count;
 use super::case::End;
-use super::BOTH;
 use crate::cases::Kernel;
 
 /// The decompressor's console, and its wish for something to say.
@@ -114,7 +113,7 @@ fn plain(kernel: Kernel) -> Vec<Case> {
 
 /// All boots.
 pub fn cases() -> Vec<Case> {
-    let both = BOTH.into_iter();
+    let both = Kernel::BOTH.into_iter();
     both.flat_map(|kernel| [encrypted(kernel), plain(kernel)].concat())
         .collect()
 }

@@ -79,7 +79,7 @@ impl Case {
     /// A case that reaches user space and powers off.
     pub fn new(kernel: Kernel, name: &str, options: &str, append: &str) -> Self {
         Self {
-            name: format!("{}-{name}", super::prefix(kernel)),
+            name: format!("{}-{name}", kernel.name()),
             kernel,
             options: options.into(),
             append: append.into(),

@@ -4,7 +4,6 @@
 
 use super::case::Case;
 use super::case::End;
-use super::BOTH;
 use crate::cases::Kernel;
 
 const REFUSED: &str = "CPU 1 cannot be started without a good AP jump table";
@@ -51,5 +50,5 @@ pub fn cases() -> Vec<Case> {
         }
     };
     let of = |kernel| LIES.iter().map(move |lie| case(kernel, lie));
-    BOTH.into_iter().flat_map(of).collect()
+    Kernel::BOTH.into_iter().flat_map(of).collect()
 }

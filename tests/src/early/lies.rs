@@ -4,7 +4,6 @@
 
 use super::case::Case;
 use super::case::End;
-use super::BOTH;
 use crate::cases::Kernel;
 
 /// The general request (GHCB specification, reason set 0), and the one about protocol versions.
@@ -208,7 +207,7 @@ pub fn cases() -> Vec<Case> {
         .texts(text.as_slice())
     };
     let of = |kernel| FAILURES.iter().map(move |failure| case(kernel, failure));
-    BOTH.into_iter().flat_map(of).collect()
+    Kernel::BOTH.into_iter().flat_map(of).collect()
 }
 
 #[cfg(test)]

@@ -12,7 +12,6 @@ mod lies;
 use std::path::Path;
 use std::path::PathBuf;
 
-use crate::cases::Kernel;
 use crate::kexec;
 use crate::runner;
 use crate::runner::Places;
@@ -100,21 +99,10 @@ impl Test for Case {
     }
 }
 
-/// Both handlers, for cases that are run with each.
-const BOTH: [Kernel; 2] = [Kernel::Rust, Kernel::C];
-
-/// First part of a case's name.
-fn prefix(kernel: Kernel) -> &'static str {
-    match kernel {
-        Kernel::Rust => "rust",
-        Kernel::C => "c",
-        Kernel::Debian => "debian",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cases::Kernel;
 
     #[test]
     fn names_are_unique() {
@@ -127,8 +115,8 @@ mod tests {
 
     #[test]
     fn both_handlers_run_the_same_cases() {
-        let names = |kernel| {
-            let of = |case: &Case| case.name.strip_prefix(prefix(kernel)).map(String::from);
+        let names = |kernel: Kernel| {
+            let of = |case: &Case| case.name.strip_prefix(kernel.name()).map(String::from);
             cases().iter().filter_map(of).collect::<Vec<_>>()
         };
         assert_eq!(names(Kernel::Rust), names(Kernel::C));

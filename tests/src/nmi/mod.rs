@@ -36,13 +36,8 @@ impl Guest<'_> {
     /// Arguments for sevsim-run.
     fn arguments(&self, places: &Places, timeout: u64) -> Result<Vec<String>, String> {
         let kernel = places.kernel(self.kernel)?;
-        let variant = match self.kernel {
-            Kernel::Rust => "rust",
-            _ => "c",
-        };
-        let initramfs = places
-            .build
-            .join(format!("nmi/initramfs-{variant}.cpio.gz"));
+        let name = self.kernel.name();
+        let initramfs = places.build.join(format!("nmi/initramfs-{name}.cpio.gz"));
         if !initramfs.exists() {
             return Err(format!(
                 "{} is not there: make test-nmi",
