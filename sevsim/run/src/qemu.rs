@@ -95,11 +95,11 @@ pub fn cpu(cli: &Cli) -> String {
 /// The board: no more devices than the guest can use, the same with and without sevsim. Firmware and
 /// kernels poll what they find, and each access is a #VC: the keyboard controller alone, which has
 /// no keyboard, costs a boot a quarter of its exits. There is no system management mode in sevsim,
-/// and AHCI is there for a disk only.
+/// nothing to find on the SMBus, and AHCI is there for a disk only.
 fn machine(cli: &Cli, memory: &Memory) -> String {
     let sata = if cli.disk.is_some() { "on" } else { "off" };
     format!(
-        "q35,max-ram-below-4g={}M,i8042=off,vmport=off,smm=off,sata={sata}",
+        "q35,max-ram-below-4g={}M,i8042=off,vmport=off,smm=off,smbus=off,sata={sata}",
         memory.low
     )
 }
@@ -121,6 +121,10 @@ pub fn arguments(config: &Config) -> Vec<String> {
         add(&["-accel", "tcg,thread=multi"]);
     }
     add(&["-machine", &machine(cli, &memory)]);
+    if !cli.plain {
+        // A SEV-ES guest's vCPU cannot be put back to its reset state, where S3 would wake it up.
+        add(&["-global", "ICH9-LPC.disable_s3=1"]);
+    }
     add(&["-cpu", &cpu(cli)]);
     add(&["-smp", &cli.vcpus.to_string()]);
     add(&["-m", &format!("{}M", memory.total)]);

@@ -61,8 +61,9 @@ fn a_guest_under_sevsim() {
     assert_eq!(value(&args, "-m"), Some("6448M"));
     assert_eq!(
         value(&args, "-machine"),
-        Some("q35,max-ram-below-4g=2048M,i8042=off,vmport=off,smm=off,sata=off")
+        Some("q35,max-ram-below-4g=2048M,i8042=off,vmport=off,smm=off,smbus=off,sata=off")
     );
+    assert_eq!(value(&args, "-global"), Some("ICH9-LPC.disable_s3=1"));
     assert_eq!(value(&args, "-smp"), Some("4"));
     assert_eq!(args.last().map(String::as_str), Some("-S"));
     assert!(value(&args, "-cpu").unwrap().contains("+la57"));
@@ -104,6 +105,7 @@ fn a_plain_guest() {
     assert_eq!(value(&args, "-kernel"), Some("files/kernel"));
     assert_eq!(value(&args, "-append"), Some("console=ttyS0 a,b"));
     assert_eq!(value(&args, "-m"), Some("512M"));
+    assert_eq!(value(&args, "-global"), None);
     assert!(value(&args, "-machine").unwrap().contains(",i8042=off,"));
     assert_eq!(value(&args, "-initrd"), None);
     assert!(value(&args, "-cpu").unwrap().contains("-svm"));

@@ -198,6 +198,7 @@ fn the_directory_is_short_and_begins_with_the_memory_map() {
         ("etc/e820", 0x21, 20),
         ("etc/smi/features-ok", 0x22, 1),
         ("etc/system-states", 0x23, 6),
+        ("etc/table-loader", 0x26, 128),
         ("genroms/multiboot_dma.bin", 0x24, 0x400),
         ("opt/genroms/mine", 0x25, 1),
     ]);
@@ -208,7 +209,7 @@ fn the_directory_is_short_and_begins_with_the_memory_map() {
         [
             (name(b"etc/e820"), 0x21, 20),
             (name(RESERVED_END), 0x28, 8),
-            (name(b"etc/system-states"), 0x23, 6),
+            (name(b"etc/table-loader"), 0x26, 128),
             (name(b"opt/genroms/mine"), 0x25, 1),
         ]
     );
@@ -218,7 +219,7 @@ fn the_directory_is_short_and_begins_with_the_memory_map() {
 fn order_stays(order: &[u8]) -> bool {
     let mock = Mock::new(1);
     mock.directory(&[
-        ("etc/system-states", 0x20, 6),
+        ("etc/acpi/tables", 0x20, 6),
         ("bootorder", 0x21, order.len() as u32),
         ("etc/table-loader", 0x22, 128),
     ]);
@@ -228,7 +229,7 @@ fn order_stays(order: &[u8]) -> bool {
     let stays = names.contains(&BOOT_ORDER);
     assert_eq!(names.len(), 3 + usize::from(stays), "{names:?}");
     for other in [
-        b"etc/system-states" as &[u8],
+        b"etc/acpi/tables" as &[u8],
         b"etc/table-loader",
         RESERVED_END,
     ] {
