@@ -395,7 +395,10 @@ static void step_event(unsigned int step, uint64_t random)
 /* Exits of the kernel. */
 static int msr_fd, cpuid_fd, rtc_fd;
 
-static bool kernel_msr(void)
+/* One read is one exit, and the host attacks up to 16 exits of a step. */
+#define KERNEL_READS	4
+
+static bool read_msr(void)
 {
 	static uint64_t expected;
 	uint64_t value;
@@ -407,7 +410,7 @@ static bool kernel_msr(void)
 	return value == expected;
 }
 
-static bool kernel_cpuid(void)
+static bool read_cpuid(void)
 {
 	static uint32_t expected[4];
 	uint32_t value[4];
@@ -417,6 +420,25 @@ static bool kernel_cpuid(void)
 	if (!expected[1])
 		memcpy(expected, value, sizeof(value));
 	return value[1] && !memcmp(value, expected, sizeof(value));
+}
+
+static bool several(bool (*one)(void))
+{
+	bool good = true;
+
+	for (unsigned int i = 0; i < KERNEL_READS; i++)
+		good &= one();
+	return good;
+}
+
+static bool kernel_msr(void)
+{
+	return several(read_msr);
+}
+
+static bool kernel_cpuid(void)
+{
+	return several(read_cpuid);
 }
 
 static bool kernel_rtc(void)
