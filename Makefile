@@ -22,7 +22,7 @@ export $(own-variables)
 
 test-parts := test-scripts test-unit test-build test-check test-boot test-early test-nmi \
 	      test-nmi-short test-load test-selftests test-tools test-configs test-launch \
-	      test-decode test-hostile test-asi test-docs
+	      test-decode test-hostile test-hostile-short test-asi test-docs
 own-goals := help kernel kernel-rust kernel-c kernel-help tree toolchain sevsim boot \
 	     test $(test-parts) bench check fuzz series series-check clean mrproper distclean
 
@@ -143,6 +143,8 @@ help:
 #H   make test-boot        boots in a covering set of configurations, with the check in each guest
 #H   make test-early       each way into the kernel, and hosts that lie in each stage of the boot
 #H   make test-nmi-short   NMIs before each instruction of the #VC handler, for some exits
+#H   make test-hostile-short   a host that spoils replies and injects events at random, more than
+#H                    20000 times, with Rust and with C, and does what was found before
 #H and what is no part of make test:
 #H   make test-launch the launch in sevsim: digest and measurement are those that sev-snp-measure and
 #H                    virt-qemu-sev-validate compute (both are installed into the Debian root)
