@@ -10,6 +10,7 @@ mod stage;
 mod state;
 pub mod stats;
 mod sweep;
+mod trail;
 
 use hypervisor::Next;
 use hypervisor::Platform;
@@ -171,6 +172,7 @@ impl Vcpu {
         // An event whose delivery the exit cut short is still due.
         self.pending = Event::interrupted(control.exit_int_info, control.exit_int_error);
         control.exceptions &= !event::CRITICAL;
+        self.trail.note(code, self.vmcb.save.rip);
         self.stats.count(code);
         let mine = self.stepping.mine;
         if mine && self.sweep_exit(code) {
@@ -362,6 +364,7 @@ impl Vcpu {
         if self.assault_shutdown() {
             return;
         }
+        self.log_remains();
         stop::end(
             Verdict::TripleFault,
             format_args!(
@@ -548,6 +551,7 @@ impl Vcpu {
             self.index,
             self.registers()
         );
+        self.log_remains();
         stop::end(
             Verdict::TripleFault,
             format_args!(

@@ -158,6 +158,10 @@ impl Case {
                 ));
             }
         }
+        let kept = rows(report, "remains").any(|row| row["exits"].as_u64() > Some(0));
+        if verdict == "triple-fault" && !kept {
+            return Some("sevsim shows nothing of what came before the shutdown".into());
+        }
         // A lie that was never told proves nothing.
         let silent = rows(report, "lie").find(|row| row["count"].as_u64() == Some(0));
         silent.map(|row| format!("the lie about {} was never told", row["name"]))

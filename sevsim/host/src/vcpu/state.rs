@@ -16,6 +16,7 @@ use super::assault::Assault;
 use super::rewind::Saved;
 use super::stats::Stats;
 use super::sweep::Stepping;
+use super::trail::Trail;
 use crate::cpu;
 use crate::fatal;
 use crate::log;
@@ -74,6 +75,8 @@ pub struct Vcpu {
     pub saved: Option<Saved>,
     /// Counters.
     pub stats: &'static Stats,
+    /// The last exits.
+    pub trail: Trail,
 }
 
 impl Vcpu {
@@ -121,6 +124,7 @@ impl Vcpu {
                 assault: Assault::default(),
                 saved: None,
                 stats: Stats::of(index),
+                trail: Trail::default(),
             });
             &mut *at
         };
