@@ -144,7 +144,7 @@ help:
 #H   make test-early       each way into the kernel, and hosts that lie in each stage of the boot
 #H   make test-nmi-short   NMIs before each instruction of the #VC handler, for some exits
 #H   make test-hostile-short   a host that spoils replies and injects events at random, more than
-#H                    20000 times, with Rust and with C, and does what was found before
+#H                    20000 times, and what was found before, with Rust and with C
 #H and what is no part of make test:
 #H   make test-launch the launch in sevsim: digest and measurement are those that sev-snp-measure and
 #H                    virt-qemu-sev-validate compute (both are installed into the Debian root)
@@ -154,10 +154,10 @@ help:
 #H                    stress-ng runs, all in a storm of NMIs; what comes out has to be what came
 #H                    out on the host, no NMI may be lost, and the kernel may not complain
 #H       LOAD_SECONDS=600   VCPUS=2   LOAD_HANDLERS='rust c'   (default: rust)
-#H   make test-hostile   a host that spoils replies and injects events at random: 20000 times for
-#H                    each seed, in Rust and C; boots under one that lies; what was found before
-#H                    (tests/hostile)
-#H       SEEDS='1 2 ...'  (default: 1)   STEPS=N   of a boot, two hostile acts each (12000)
+#H   make test-hostile   a host that spoils replies and injects events at random: more than 20000
+#H                    times for each seed, in Rust and C; boots under one that lies; what was
+#H                    found before (tests/hostile)
+#H       SEEDS='1 2 ...'  (default: 1)   STEPS=N   of a boot, two hostile acts or more each (12000)
 #H   make test-asi    sevsim with exits handled in an address space of their own: boots, a load,
 #H                    attacks on the guest and NMIs (more than 99 % of exits inside), its cost,
 #H                    faults on purpose, wrong options
@@ -165,7 +165,8 @@ help:
 #H                    without SEV, with C, and with Rust
 #H   make test-configs   build and boot the Rust kernel by gcc, by the newest rustc, and with the
 #H                    options of tests/configs: mitigations, KASAN and lockdep, KCSAN, LTO (about 15
-#H                    minutes each on two cores); for 32 bits what the series touches
+#H                    minutes each on two cores); one without SEV; for 32 bits what the series
+#H                    touches
 #H       CONFIGS='gcc ...'           only these
 #H   make test-decode the protocol core's instruction decoder against two others, on all encodings,
 #H                    and its emulation against Unicorn's (some minutes)
