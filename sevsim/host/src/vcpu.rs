@@ -547,9 +547,8 @@ impl Vcpu {
             return;
         }
         log!(
-            "vCPU {}: fetch or page walk at {info2:#x}, which is no memory, info1={info1:#x} {}",
-            self.index,
-            self.registers()
+            "vCPU {}: fetch or page walk at {info2:#x}, which is no memory, info1={info1:#x}",
+            self.index
         );
         self.log_remains();
         stop::end(

@@ -55,13 +55,16 @@ impl Vcpu {
         }
         log!("vCPU {}: last exits{}", self.index, self.trail);
         let save = &self.vmcb.save;
+        let base = if save.long_code() { 0 } else { save.ss.base };
         let stack = Linear {
             memory: &self.world.memory,
             paging: Paging::of(save, self.world.cbit),
         };
         let mut shown = 0;
         for word in 0..WORDS {
-            let at = save.rsp.wrapping_add(word * size_of::<u64>() as u64);
+            let at = base
+                .wrapping_add(save.rsp)
+                .wrapping_add(word * size_of::<u64>() as u64);
             let Ok(bytes) = stack.read_implicit(at) else {
                 break;
             };

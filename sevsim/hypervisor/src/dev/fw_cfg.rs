@@ -603,8 +603,8 @@ fn name(entry: &[u8]) -> &[u8] {
 
 /// Whether a directory entry is of no use to the guest: an empty file, which says no more than a
 /// missing one; a ROM for BIOS, one of them QEMU's loader of sevsim, and how long BIOS waits before
-/// it tries again; the negotiation of SMM's features, as there is no SMM; whether there is S3, as no
-/// vCPU of a SEV-ES guest can be put back to its reset state: a missing file says that there is none.
+/// it tries again; the negotiation of SMM's features, as there is no SMM; whether there is S3: a
+/// missing file says no, and no vCPU of a SEV-ES guest can be put back to its reset state.
 fn useless(entry: &[u8; ENTRY]) -> bool {
     let name = name(entry);
     entry[..4] == [0; 4]
