@@ -24,7 +24,7 @@ impl Kernel {
     /// Both handlers of the same tree, for cases that are run with each.
     pub const BOTH: [Self; 2] = [Self::Rust, Self::C];
 
-    /// Its name in those of cases and files.
+    /// As it appears in the names of cases and files.
     pub fn name(self) -> &'static str {
         match self {
             Kernel::Rust => "rust",
@@ -210,7 +210,7 @@ mod tests {
                 case.kernel == kernel && words.split('+').all(|word| case.args.contains(word))
             })
         };
-        for kernel in [Kernel::Rust, Kernel::C] {
+        for kernel in Kernel::BOTH {
             for value in [
                 "--vcpus 1",
                 "--vcpus 2",

@@ -17,7 +17,7 @@ use crate::scenario;
 use crate::suite::Test;
 
 /// Hostile acts per 100 steps, at least: 16 come in a step that attacks the kernel.
-const ACTS_PER_100_STEPS: u64 = 150;
+const ACTS_PER_100_STEPS: u64 = 180;
 
 /// Boots of a seed that end with a refusal.
 const DEADLY: u64 = 3;
@@ -326,16 +326,18 @@ pub fn cases(top: &Path, seeds: &[u64], steps: u64) -> Vec<Case> {
     let (found, findings): (Vec<_>, Vec<_>) = findings
         .into_iter()
         .partition(|one| one.operation.is_some());
-    let mut work: Vec<_> = findings
-        .chunk_by(|one, next| one.seed == next.seed)
-        .map(|group| (group[0].seed, Work::Findings(group.to_vec())))
+    // What takes longest comes first, so that it does not run alone at the end.
+    let mut work: Vec<_> = seeds
+        .iter()
+        .map(|seed| (*seed, Work::Steps(steps)))
         .collect();
+    let groups = findings.chunk_by(|one, next| one.seed == next.seed);
+    work.extend(groups.map(|group| (group[0].seed, Work::Findings(group.to_vec()))));
     for one in found {
         let operation = one.operation.unwrap_or_default();
         work.push((one.seed, Work::Attempt(one.step, operation, one.c)));
     }
     for seed in seeds {
-        work.push((*seed, Work::Steps(steps)));
         work.push((*seed, Work::Smp(steps / STEPS_PER_SMP)));
         let attempts = (steps * ATTEMPTS_PER_1000_STEPS).div_ceil(1000);
         work.push((*seed, Work::Attempts(attempts)));
@@ -358,8 +360,8 @@ pub fn cases(top: &Path, seeds: &[u64], steps: u64) -> Vec<Case> {
             work: work.clone(),
         }
     };
-    let of = |kernel| work.iter().map(move |work| case(kernel, work));
-    Kernel::BOTH.into_iter().flat_map(of).collect()
+    let of = |work| Kernel::BOTH.map(|kernel| case(kernel, work));
+    work.iter().flat_map(of).collect()
 }
 
 /// These cases and the boots of [`deceived`], of which there are some for each seed.

@@ -59,12 +59,12 @@ fn totals(console: &str) -> BTreeMap<&str, u64> {
 
 impl Load {
     fn new(handler: Handler, vcpus: usize, seconds: u64) -> Self {
-        let (variant, kernel) = match handler {
-            Handler::Rust => ("rust", Kernel::Rust),
-            Handler::C => ("c", Kernel::C),
+        let kernel = match handler {
+            Handler::Rust => Kernel::Rust,
+            Handler::C => Kernel::C,
         };
         Self {
-            name: format!("load-{variant}-{vcpus}cpu"),
+            name: format!("load-{}-{vcpus}cpu", kernel.name()),
             kernel,
             vcpus,
             seconds,

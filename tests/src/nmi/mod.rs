@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn both_kernels_and_a_short_form() {
-        for kernel in [Kernel::Rust, Kernel::C] {
+        for kernel in Kernel::BOTH {
             let all = |run: &&Run| run.kernel == kernel && run.only.is_none();
             assert!(RUNS.iter().any(|run| all(&run)));
         }
