@@ -128,8 +128,8 @@ help:
 #H       O=DIR        the kernel built there
 #H       SEV_ES=rust|c|none   who handles #VC; none: a plain guest, on QEMU without sevsim
 #H       CBIT=51      the C-bit's position, 39 to 51  APIC=xapic|x2apic
-#H       SEV=auto|sim|kvm   auto: this machine's SEV-ES by KVM if it has it, else sevsim; a line says
-#H                    which (Documentation/hardware.md)
+#H       SEV=auto|sim|kvm   auto: this machine's SEV-ES by KVM if it has it, else sevsim; a line
+#H                    says which (Documentation/hardware.md)
 #H       ENTRY=raw    no firmware: start the kernel at its 64-bit entry, with one vCPU
 #H       BATCH=1      no terminal: run the user-space check, power off, and tell by the exit status
 #H       ARGS='...'   further options of sevsim-run (ARGS=--help lists them)
@@ -138,7 +138,7 @@ help:
 #H   make test-scripts     tests of the scripts; shellcheck
 #H   make test-unit        cargo test in sevsim, the protocol core, the early code, the runner
 #H   make test-build       both kernels build without warnings; git am takes the series
-#H   make test-check       rustfmt, clippy, checkpatch
+#H   make test-check       rustfmt, clippy, checkpatch, length of lines
 #H   make test-tools       mistakes in what is given to make end with a clear message
 #H   make test-boot        boots in a covering set of configurations, with the check in each guest
 #H   make test-early       each way into the kernel, and hosts that lie in each stage of the boot
@@ -146,8 +146,8 @@ help:
 #H   make test-hostile-short   a host that spoils replies and injects events at random, more than
 #H                    20000 times, and what was found before, with Rust and with C
 #H and what is no part of make test:
-#H   make test-launch the launch in sevsim: digest and measurement are those that sev-snp-measure and
-#H                    virt-qemu-sev-validate compute (both are installed into the Debian root)
+#H   make test-launch the launch in sevsim: digest and measurement are those that sev-snp-measure
+#H                    and virt-qemu-sev-validate compute (both are installed into the Debian root)
 #H   make test-nmi    the same for each exit, in Rust and C side by side; all secondary CPUs offline
 #H                    and online 200 times in a storm of NMIs, suspend-to-idle in it, and so on
 #H   make test-load   a Debian root on a disk: gcc compiles a program on each vCPU, it is executed,
@@ -170,13 +170,14 @@ help:
 #H       CONFIGS='gcc ...'           only these
 #H   make test-decode the protocol core's instruction decoder against two others, on all encodings,
 #H                    and its emulation against Unicorn's (some minutes)
-#H   make test-docs   kernel-doc and sphinx (htmldocs) have nothing to say about the files of the series
-#H                    (python3-sphinx is installed into the Debian root)
+#H   make test-docs   kernel-doc and sphinx (htmldocs) have nothing to say about the files of the
+#H                    series (python3-sphinx is installed into the Debian root)
 #H   make fuzz        the decoder, and all exits under a hostile hypervisor, by libFuzzer, with
 #H       FUZZ_TIME=60                seconds for each
 #H   make bench       C and Rust side by side: size, instructions per exit, the decompressor,
 #H                    VMGEXITs per boot; what sevsim costs (README.md explains the tables)
-#H   make check       rustfmt, clippy, checkpatch --strict, shellcheck, syntax of Python
+#H   make check       rustfmt, clippy, checkpatch --strict, shellcheck, syntax of Python,
+#H                    length of lines
 #H   make series-check   each patch of the series alone: applies, passes checkpatch, builds with the
 #H                    option on and off (linked where it touches the early boot); with it off, the
 #H                    machine code of the C handler stays the same (hours; it goes on where it was

@@ -23,13 +23,14 @@ die() {
 	exit 1
 }
 
-# Refuse paths that the kernel's build takes apart (make, the shell, gcc's -Wp,...) before minutes of
-# building. What is refused is in the message.
+# Refuse paths that the kernel's build takes apart (make, the shell, gcc's -Wp,...) before minutes
+# of building. What is refused is in the message.
 check_path() { # PATH WHAT REMEDY
 	local bad
 	bad=$(printf %s "$1" | LC_ALL=C tr -d 'A-Za-z0-9/._+@~=\200-\377-')
-	[ -z "$bad" ] || die "$2 has characters in its path that the kernel's build cannot take: '$bad'" \
-		"it is $1" "$3"
+	[ -z "$bad" ] ||
+		die "$2 has characters in its path that the kernel's build cannot take: '$bad'" \
+			"it is $1" "$3"
 }
 
 # Take a lock that the rest of the script holds: two commands at once in the same folder wait for

@@ -60,7 +60,8 @@ LIBRARY = """
 }
 """
 SECTION = """
-#[no_mangle] #[link_section = ".init.text"] pub extern "C" fn modulo(a: u64, b: u64) -> u64 { a % b }
+#[no_mangle] #[link_section = ".init.text"]
+pub extern "C" fn modulo(a: u64, b: u64) -> u64 { a % b }
 """
 
 # As a core with today's mangling would have it: <[u8]>::copy_from_slice.

@@ -4,9 +4,9 @@
 
     test_launch.py SEVSIM_RUN SEVSIM SEV_SNP_MEASURE VIRT_QEMU_SEV_VALIDATE FIRMWARE WORK_FOLDER
 
-sev-snp-measure computes the digest for the FPU state of newer kernels, virt-qemu-sev-validate checks
-a measurement for that of older ones (or, by given save areas, of any). Prints KTAP; the last line
-counts.
+sev-snp-measure computes the digest for the FPU state of newer kernels, virt-qemu-sev-validate
+checks a measurement for that of older ones (or, by given save areas, of any). Prints KTAP; the last
+line counts.
 """
 
 import base64

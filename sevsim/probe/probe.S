@@ -46,7 +46,8 @@
 .set ERROR, 16
 .set RIP, 24
 .set FLAGS, 32
-.set RESUME, 40				/* where to continue, with RSP = R14; 0: where it came from */
+.set RESUME, 40				/* where to continue, with RSP = R14; */
+					/* 0: where it came from */
 
 .set DB, 1
 .set NMI, 2
@@ -252,7 +253,10 @@ long_mode:
 	orb $0x80, IDT + GP * 16 + 5
 	expect_error DF, 0, 13
 
-	/* 14 to 16: a trap, a software and an external interrupt meet a nested fault on their way. */
+	/*
+	 * 14 to 16: a trap, a software and an external interrupt meet a nested fault on their
+	 * way.
+	 */
 	mov $FRESH + 0x1000, %eax
 	call take_stack
 	call forget
@@ -427,8 +431,8 @@ at_interrupt:
 	fail_if ne, 24
 
 	/*
-	 * 25, 26: NMI_COMPLETE lets it in at once: in front of the first instruction behind VMGEXIT.
-	 * There is no further exit that the host could wait for.
+	 * 25, 26: NMI_COMPLETE lets it in at once: in front of the first instruction behind
+	 * VMGEXIT. There is no further exit that the host could wait for.
 	 */
 	call forget
 	xor %edx, %edx

@@ -240,9 +240,9 @@ fn shares(json: &Value, vcpus: usize) -> Result<String, String> {
     }
 }
 
-/// What the program's run comes to, or why it is not good. An attack may well end in a panic or a hang
-/// of the guest, and then it is put back: so the status of sevsim-run, which tells of those, does not
-/// count where there are attacks of that kind.
+/// What the program's run comes to, or why it is not good. An attack may well end in a panic or a
+/// hang of the guest, and then it is put back: so the status of sevsim-run, which tells of those,
+/// does not count where there are attacks of that kind.
 fn program(program: Program, vcpus: usize, outcome: &Outcome) -> Result<String, String> {
     let mut lines = outcome.console.lines().map(str::trim);
     let ended = lines.any(|line| line.starts_with(program.says));

@@ -187,7 +187,8 @@ mod tests {
     #[test]
     fn sizes_are_read() {
         let text = "   text\t   data\t    bss\t    dec\t    hex\tfilename\n\
-                    \t  1234\t      5\t      6\t   1245\t    4dd\tbuild/x/core.o (ex build/x/built-in.a)\n";
+                    \t  1234\t      5\t      6\t   1245\t    4dd\tbuild/x/core.o \
+                    (ex build/x/built-in.a)\n";
         assert_eq!(
             parse_sizes(text),
             BTreeMap::from([("core.o".to_string(), 1234)])

@@ -2,10 +2,11 @@
 //! What the decompressor costs, C and Rust side by side: its size, and the guest's instructions
 //! from the 64-bit entry to the first #VC of the decompressed kernel.
 //!
-//! The instructions are counted as for the other table (see `counting`). Each run ends at the first #VC
-//! of the startup code, by an exit code that no guest can handle. Most of a run is decompressing
-//! the kernel, which is another one for C and for Rust. What the exceptions of stage 2 cost does
-//! not depend on that: it is the difference between a run with a console and a silent one.
+//! The instructions are counted as for the other table (see `counting`). Each run ends at the first
+//! #VC of the startup code, by an exit code that no guest can handle. Most of a run is
+//! decompressing the kernel, which is another one for C and for Rust. What the exceptions of stage
+//! 2 cost does not depend on that: it is the difference between a run with a console and a silent
+//! one.
 
 use std::collections::BTreeMap;
 use std::path::Path;

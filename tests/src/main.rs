@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 //! `sev-tests`: boots guests in a covering set of configurations (`boot`), by each way into the
-//! kernel and against hosts that lie (`early`), with NMIs at each instruction (`nmi`), with work for
-//! all CPUs in a storm of NMIs (`load`), against a host that is hostile at random (`hostile`), on one
-//! that isolates its address space (`asi`), and counts what Rust and C cost side by side (`bench`).
-//! Prints KTAP; the last line is "N passed, N failed".
+//! kernel and against hosts that lie (`early`), with NMIs at each instruction (`nmi`), with work
+//! for all CPUs in a storm of NMIs (`load`), against a host that is hostile at random (`hostile`),
+//! on one that isolates its address space (`asi`), and counts what Rust and C cost side by side
+//! (`bench`). Prints KTAP; the last line is "N passed, N failed".
 
 mod asi;
 mod attempts;

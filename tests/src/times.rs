@@ -4,8 +4,8 @@
 //! Not wall time, which a busy machine stretches at will, and only as a ratio of paired boots, one
 //! right after the other, so that what slows down the processor slows down both. Each pair has the
 //! same kernel, command line and devices, and every other pair begins with the boot without sevsim:
-//! a processor that becomes slower and slower favours neither. What disturbs a boot only ever adds to
-//! its time, so that the least times of all say something as well.
+//! a processor that becomes slower and slower favours neither. What disturbs a boot only ever adds
+//! to its time, so that the least times of all say something as well.
 
 use serde_json::Value;
 

@@ -106,7 +106,10 @@ ap_protected:
 	movw	%ax, %ds
 	movw	%ax, %es
 	movw	%ax, %ss
-	/* Each CPU borrows a little stack by its APIC ID: only CALL's return address lives there. */
+	/*
+	 * Each CPU borrows a little stack by its APIC ID: only CALL's return address lives
+	 * there.
+	 */
 	movl	$1, %eax
 	cpuid
 	shrl	$24, %ebx
@@ -172,7 +175,7 @@ boot_pdpt:
 	.quad	page + 0xe3
 	.set	page, page + 0x40000000
 	.endr
-	.quad	0xe3			/* the image's first GiB: loaded at 2 MiB, linked at 2 MiB */
+	.quad	0xe3		/* the image's first GiB: loaded at 2 MiB, linked at 2 MiB */
 	.quad	0
 .globl boot_pd_image
 boot_pd_image:				/* for memory.rs, where 1 GiB pages do not fit */

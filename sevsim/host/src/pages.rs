@@ -51,8 +51,8 @@ unsafe impl PageSized for Vmcb {}
 // SAFETY: bytes.
 unsafe impl PageSized for [u8; 4096] {}
 
-/// A page that the processor may mark in-use, such as a VMCB, with its one owner. It is found by the
-/// direct map at each access: the processor writes to it as well, between two borrows.
+/// A page that the processor may mark in-use, such as a VMCB, with its one owner. It is found by
+/// the direct map at each access: the processor writes to it as well, between two borrows.
 pub struct InUse<T: PageSized>(InUsePage, PhantomData<T>);
 
 impl<T: PageSized> InUse<T> {
@@ -115,8 +115,8 @@ impl Frames for Tables {
     }
 }
 
-/// The same for the exit loop, which may be isolated: pages are reached by its window, and a new one
-/// is a reason to leave.
+/// The same for the exit loop, which may be isolated: pages are reached by its window, and a new
+/// one is a reason to leave.
 pub struct NestedTables<'a>(pub &'a Memory);
 
 impl NestedTables<'_> {

@@ -110,7 +110,7 @@ nmi_entry:
 exception_entries:
 	.set	vector, 0
 	.rept	32
-	.if	(vector == 8) || ((vector >= 10) && (vector <= 14)) || (vector == 17) || (vector == 21)
+	.if (vector == 8) || ((vector >= 10) && (vector <= 14)) || (vector == 17) || (vector == 21)
 	pushq	$vector
 	jmp	exception_common
 	.else

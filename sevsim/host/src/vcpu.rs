@@ -231,8 +231,8 @@ impl Vcpu {
             exit::INVD | exit::WBINVD | exit::VMRUN..=exit::SKINIT | exit::INVLPGA => {
                 self.privileged(code);
             }
-            // No guest has address space 0: the entry that measures the switch. The guest's state is
-            // as after reset.
+            // No guest has address space 0: the entry that measures the switch. The guest's state
+            // is as after reset.
             exit::INVALID if self.vmcb.control.asid == 0 => {
                 *self.vmcb = self.scratch.clone();
                 self.stats.calibrate();
@@ -482,8 +482,8 @@ impl Vcpu {
         }
     }
 
-    /// Counts a request that was handled in the isolated address space or not, and touches something
-    /// else if the user wants to see the fault.
+    /// Counts a request that was handled in the isolated address space or not, and touches
+    /// something else if the user wants to see the fault.
     fn handled_isolated(&self, msr: u64) {
         if let (Some(what), true) = (self.world.vm.options().touch, msr & 0xfff == 0) {
             isolation::touch(what, self.world);

@@ -12,7 +12,7 @@
 //! | `cpuid:LEAF:REGISTER:set:VALUE` | these bits of it are 1 |
 //! | `versions:MIN:MAX` | the protocol versions offered |
 //! | `msr-reply:VALUE` | every reply by the MSR protocol but that to SEV_INFO is VALUE |
-//! | `response:VALUE`, `response:VALUE:N` | SW_EXITINFO1 in replies is VALUE, from the first or Nth on |
+//! | `response:VALUE`, `response:VALUE:N` | SW_EXITINFO1 is VALUE from the first or Nth reply on |
 //! | `upper:VALUE` | the upper halves of RAX to RDX in every reply are VALUE |
 //! | `jump-table:ADDRESS` | the AP jump table is said to be at ADDRESS, 0 for nowhere |
 //! | `vc:CODE`, `vc:CODE:N` | the first or Nth #VC of the stage has CODE as its error code |

@@ -327,7 +327,8 @@ impl Options {
             "cmdline-at" => address(value).map(|at| self.place.command_line = Some(at)),
             "initrd-at" => address(value).map(|at| self.place.initrd = Some(at)),
             "rsdp-at" => address(value).map(|at| self.place.rsdp = Some(at)),
-            // KVM answers KVM_CAP_X86_SMM by "no" for such a VM, so that the VMM does not start one.
+            // KVM answers KVM_CAP_X86_SMM by "no" for such a VM, so that the VMM does not start
+            // one.
             "smm" => match value {
                 "off" => Ok(()),
                 _ => Err(

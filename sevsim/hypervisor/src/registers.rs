@@ -29,8 +29,8 @@ pub struct ShownRegisters {
     pub xcr0: u64,
 }
 
-/// Reads what the GHCB that the MSR names marks valid. 0 without GHCB: before the guest has one, and
-/// while it uses the MSR protocol.
+/// Reads what the GHCB that the MSR names marks valid. 0 without GHCB: before the guest has one,
+/// and while it uses the MSR protocol.
 pub fn shown<P: Platform>(platform: &P, ghcb_msr: u64) -> ShownRegisters {
     if ghcb_msr & msr_protocol::INFO_MASK != 0 {
         return ShownRegisters::default();

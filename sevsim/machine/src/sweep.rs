@@ -7,18 +7,18 @@
 //! runs freely until the NMI's handler returns. At the handler's own return the occurrence ends.
 //!
 //! With a stride of N there is an NMI at each Nth boundary, and N occurrences cover them all. With
-//! a stride of 0 each occurrence has one NMI, so that nothing can hide behind another one. The first
-//! occurrence has none, but its way is noted; the following ones run freely to a breakpoint at the
-//! boundary that is next. So the effort for each boundary is one execution of the handler.
+//! a stride of 0 each occurrence has one NMI, so that nothing can hide behind another one. The
+//! first occurrence has none, but its way is noted; the following ones run freely to a breakpoint
+//! at the boundary that is next. So the effort for each boundary is one execution of the handler.
 //!
-//! In the handler of an NMI a further one is only noted, and the handler repeated for all of them. So
-//! with a stride the first execution has no NMI but the one that it is for, and shows how long the
-//! handler is; the following ones have NMIs up to that length, and in the repetition only before
-//! instructions that had none yet.
+//! In the handler of an NMI a further one is only noted, and the handler repeated for all of them.
+//! So with a stride the first execution has no NMI but the one that it is for, and shows how long
+//! the handler is; the following ones have NMIs up to that length, and in the repetition only
+//! before instructions that had none yet.
 //!
 //! The plan also remembers the addresses of the instructions it stepped and those before which an
-//! NMI came. If the handler does not take the same path each time, these sets differ, and boundaries
-//! were missed.
+//! NMI came. If the handler does not take the same path each time, these sets differ, and
+//! boundaries were missed.
 //!
 //! Code between two addresses is treated like a handler, which begins where the first address is
 //! reached and ends at the second one.

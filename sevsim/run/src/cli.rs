@@ -67,8 +67,8 @@ Example: a SEV-ES guest with two vCPUs that runs the check and powers off
 /// What the guest's owner and the secure processor agree on.
 #[derive(Clone, Debug, Args)]
 pub struct Launch {
-    /// Guest policy: bit 0 forbids debugging, bit 2 demands SEV-ES and has to be set, bits 23:16 and
-    /// 31:24 are the least SEV API version (major, minor)
+    /// Guest policy: bit 0 forbids debugging, bit 2 demands SEV-ES and has to be set, bits 23:16
+    /// and 31:24 are the least SEV API version (major, minor)
     #[arg(long, value_name = "BITS", default_value = "0x4", value_parser = policy)]
     pub policy: Policy,
 
@@ -82,7 +82,12 @@ pub struct Launch {
     pub nonce: Option<Bytes>,
 
     /// Version of the secure processor's firmware
-    #[arg(long, value_name = "MAJOR.MINOR.BUILD", default_value = "1.55.21", value_parser = firmware)]
+    #[arg(
+        long,
+        value_name = "MAJOR.MINOR.BUILD",
+        default_value = "1.55.21",
+        value_parser = firmware
+    )]
     pub sev_firmware: Firmware,
 
     /// FPU in the vCPUs' initial state: reset (KVM since 6.10), or zero (before)
@@ -266,8 +271,8 @@ pub struct Cli {
     #[arg(long, requires = "kernel")]
     pub kernel_hashes: bool,
 
-    /// For a test of NMIs at each instruction: the guest's code from the first address to the second
-    /// one, each a SYMBOL, SYMBOL+0xOFFSET or 0xADDRESS. The kernel is not relocated then
+    /// For a test of NMIs at each instruction: the guest's code from the first address to the
+    /// second one, each a SYMBOL, SYMBOL+0xOFFSET or 0xADDRESS. The kernel is not relocated then
     #[arg(long, value_name = "FROM,TO", conflicts_with = "plain")]
     pub nmi_between: Option<String>,
 

@@ -92,10 +92,10 @@ pub fn cpu(cli: &Cli) -> String {
     }
 }
 
-/// The board: no more devices than the guest can use, the same with and without sevsim. Firmware and
-/// kernels poll what they find, and each access is a #VC: the keyboard controller alone, which has
-/// no keyboard, costs a boot a quarter of its exits. There is no system management mode in sevsim,
-/// nothing to find on the SMBus, and AHCI is there for a disk only.
+/// The board: no more devices than the guest can use, the same with and without sevsim. Firmware
+/// and kernels poll what they find, and each access is a #VC: the keyboard controller alone, which
+/// has no keyboard, costs a boot a quarter of its exits. There is no system management mode in
+/// sevsim, nothing to find on the SMBus, and AHCI is there for a disk only.
 fn machine(cli: &Cli, memory: &Memory) -> String {
     let sata = if cli.disk.is_some() { "on" } else { "off" };
     format!(

@@ -64,8 +64,8 @@ fn waits(tasks: &Path) -> HashMap<String, Duration> {
     threads.collect()
 }
 
-/// The second number of `schedstat`: nanoseconds on a run queue (Documentation/scheduler/sched-stats
-/// of the kernel).
+/// The second number of `schedstat`: nanoseconds on a run queue
+/// (Documentation/scheduler/sched-stats of the kernel).
 fn wait(schedstat: &str) -> Option<Duration> {
     let wait = schedstat.split_whitespace().nth(1)?.parse().ok()?;
     Some(Duration::from_nanos(wait))

@@ -8,8 +8,8 @@
  *   -f FIRST    number of the first step (default 1)
  *   -s LIST     only these steps, with dots between them
  *   -c NUMBER   only this operation, by its number in the table below
- *   -t TARGETS  letters: e an event at an instruction of the kernel, d a spoiled reply to an exit of
- *               the kernel, r a reply that changes while the kernel reads it (default: edr)
+ *   -t TARGETS  letters: e an event at an instruction of the kernel, d a spoiled reply to an exit
+ *               of the kernel, r a reply that changes while the kernel reads it (default: edr)
  *   -o          an oops or a panic is printed and does not end the attempt, to look into one (the
  *               kernel needs a loglevel that shows it)
  *
@@ -54,7 +54,9 @@ enum { TARGET_DEADLY = 3, TARGET_KERNEL_EVENT = 5, TARGET_KERNEL_REWRITE = 7 };
 enum { GOOD, WRONG, DIED, SIGNAL = 0x100 };
 
 /* How an attempt ended, in bits 31:28 of the outcome. */
-enum { END_RETURNED = 1, END_TERMINATED, END_PANIC, END_OOPS, END_TRIPLE, END_HANG, END_RESET, ENDS };
+enum {
+	END_RETURNED = 1, END_TERMINATED, END_PANIC, END_OOPS, END_TRIPLE, END_HANG, END_RESET, ENDS
+};
 
 #define TOLD_WARNING	(1U << 27)
 #define TOLD_INJECTED	(1U << 26)
@@ -227,7 +229,8 @@ static bool find_mmio(void)
 
 static bool do_fault(void)
 {
-	uint64_t *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint64_t *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
+			      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	bool good;
 
 	if (page == MAP_FAILED)
@@ -487,7 +490,8 @@ int main(int argc, char **argv)
 	      shared->ends[END_RESET];
 	printf("# %u attempts, %u events injected, %u warnings\n", tried, shared->injected,
 	       shared->warned);
-	printf("# %u returned (%u right, %u wrong, %u signals, %u deaths), %u terminated, %u panics\n",
+	printf("# %u returned (%u right, %u wrong, %u signals, %u deaths), "
+	       "%u terminated, %u panics\n",
 	       shared->ends[END_RETURNED], shared->good, shared->wrong, shared->signals,
 	       shared->died, shared->ends[END_TERMINATED], shared->ends[END_PANIC]);
 	printf("# %u oopses, %u triple faults, %u hangs, %u resets\n", shared->ends[END_OOPS],

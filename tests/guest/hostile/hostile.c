@@ -198,7 +198,8 @@ static const char *differs(const struct box_regs *a, const struct box_regs *b, u
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
 		uint64_t mine = *(const uint64_t *)((const char *)a + names[i].offset);
 		uint64_t other = *(const uint64_t *)((const char *)b + names[i].offset);
-		uint64_t ignore = names[i].offset == offsetof(struct box_regs, flags) ? FLAGS_RF : 0;
+		uint64_t ignore = names[i].offset == offsetof(struct box_regs, flags) ?
+				  FLAGS_RF : 0;
 
 		if (!(names[i].bit & may) && (mine ^ other) & ~ignore)
 			return names[i].name;
@@ -548,7 +549,8 @@ static void run_all(unsigned int end, const char *targets, bool deadly)
 			shared->hangs++;
 		else
 			shared->deaths++;
-		problem(listed ? list[shared->step] : shared->step, "process", hung ? "hangs, %#x" : "died, status %#x", status);
+		problem(listed ? list[shared->step] : shared->step, "process",
+			hung ? "hangs, %#x" : "died, status %#x", status);
 		shared->step++;
 		if (shared->deaths + shared->hangs > 20)
 			return;
@@ -666,8 +668,8 @@ int main(int argc, char **argv)
 		}
 	}
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	all = mmap(NULL, MAX_CPUS * sizeof(*all), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
-		   -1, 0);
+	all = mmap(NULL, MAX_CPUS * sizeof(*all), PROT_READ | PROT_WRITE,
+		   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (all == MAP_FAILED || !cpus || cpus > MAX_CPUS)
 		return 2;
 	rtc_fd = open("/dev/rtc0", O_RDONLY);

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0
 # Work for a guest's CPUs, in a Debian root with the source of bzip2 in /load/bzip2.
 #
-#   work.sh SECONDS   for so long: on each CPU the program is compiled, linked and executed, again and
-#                     again, and what comes out has to be what /load/sums says; and stress-ng runs,
-#                     which checks its own results
+#   work.sh SECONDS   for so long: on each CPU the program is compiled, linked and executed, again
+#                     and again, and what comes out has to be what /load/sums says; and stress-ng
+#                     runs, which checks its own results
 #   work.sh --sums    do it once, and print what has to be in /load/sums
 set -u
 cd /load || exit 1
@@ -83,10 +83,11 @@ worker() {
 stress() {
 	rounds=0
 	while [ "$rounds" = 0 ] || [ "$(seconds)" -lt "$end" ]; do
-		if ! nice -n 5 stress-ng --verify --timeout 20 --oomable --temp-path /load --metrics-brief \
-			--x86cpuid 1 --ioport 1 --tsc 1 --cpu 1 --vm 1 --vm-bytes 32M --hdd 1 \
-			--hdd-bytes 4M --fork 1 --pipe 1 --switch 1 --timer 1 --mmap 1 \
-			--mmap-bytes 8M --sigsegv 1 --sigfpe 1 >/tmp/stress.log 2>&1; then
+		if ! nice -n 5 stress-ng --verify --timeout 20 --oomable --temp-path /load \
+			--metrics-brief --x86cpuid 1 --ioport 1 --tsc 1 --cpu 1 --vm 1 \
+			--vm-bytes 32M --hdd 1 --hdd-bytes 4M --fork 1 --pipe 1 --switch 1 \
+			--timer 1 --mmap 1 --mmap-bytes 8M --sigsegv 1 --sigfpe 1 \
+			>/tmp/stress.log 2>&1; then
 			cat /tmp/stress.log
 			echo "WRONG: stress-ng"
 			exit 1

@@ -232,7 +232,10 @@ static bool user(int number, const char *name, unsigned int code, int (*run)(voi
 		}
 		if (!again())
 			break;
-		/* The kernel compares an NMI's address with the last one's, which came elsewhere. */
+		/*
+		 * The kernel compares an NMI's address with the last one's, which came
+		 * elsewhere.
+		 */
 		mistakes += run() != 0;
 	}
 	return report(number, name, status == PLAN_FAILED ? FAILED : NULL, mistakes, before);
@@ -252,7 +255,8 @@ static bool kernel(int number, const char *name, const char *exit)
 		error = write_parameter("run", text);
 	} while (again());
 	return report(number, name, !error || error == ENODEV ? NULL :
-		      error == ELOOP ? FAILED : strerror(error), counter("failed") - mistakes, before);
+		      error == ELOOP ? FAILED : strerror(error), counter("failed") - mistakes,
+		      before);
 }
 
 /* Shows that the guest is alive. A hang is told by silence. */

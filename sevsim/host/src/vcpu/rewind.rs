@@ -4,7 +4,8 @@
 //! For tests that usually end the guest (`assault`): thousands of them fit into one boot. Devices
 //! are not put back, so nothing may go on between guest and devices but what either can repeat.
 //! One vCPU only. Which memory changed is told by the dirty bits of the nested tables; what sevsim
-//! itself writes - replies in the GHCB, frames of #VC - lies on pages that the guest writes as well.
+//! itself writes - replies in the GHCB, frames of #VC - lies on pages that the guest writes as
+//! well.
 
 use core::arch::asm;
 

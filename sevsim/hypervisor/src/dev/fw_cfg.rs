@@ -5,9 +5,9 @@
 //! sevsim itself - and the memory and CPUs of the guest, so that the firmware finds no memory of
 //! the host and puts no PCI window over it.
 //!
-//! Firmware searches the directory from its start, four reads an entry, for each file that it may or
-//! may not find; in a SEV-ES guest one such read is up to sixteen exits. So the overlay's files come
-//! first, and what only other firmware or another machine could use is left out.
+//! Firmware searches the directory from its start, four reads an entry, for each file that it may
+//! or may not find; in a SEV-ES guest one such read is up to sixteen exits. So the overlay's files
+//! come first, and what only other firmware or another machine could use is left out.
 //!
 //! DMA never reaches QEMU's device: it would fetch the descriptor again from the guest's memory,
 //! after the guest had time to point it at the host's. All transfers are carried out here, those

@@ -14,8 +14,9 @@ const RESET_CONTROL: u16 = 0xcf9;
 /// All of them.
 pub const PORTS: [u16; 3] = [KBC_COMMAND, PORT_92, RESET_CONTROL];
 
-/// Which of the devices that reset the machine are there: a board without keyboard controller has no
-/// port 0x92 either, and firmware that sets the A20 gate there reads all ones and writes them back.
+/// Which of the devices that reset the machine are there: a board without keyboard controller has
+/// no port 0x92 either, and firmware that sets the A20 gate there reads all ones and writes them
+/// back.
 #[derive(Clone, Copy, Debug)]
 pub struct Power {
     kbc: bool,

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The table of hashes by which measured firmware trusts a kernel that it gets from the host.
 //!
-//! With direct boot the kernel comes through fw_cfg, that is: from the host. Firmware that was built
-//! for it (OvmfPkg/AmdSev) reserves an area and names it in its table of GUIDed entries. The VMM puts
-//! the hashes of kernel, initramfs and command line there before the launch is measured, and the
-//! firmware refuses files with other hashes. The layout is QEMU's (target/i386/sev.c) and edk2's
-//! (BlobVerifierLibSevHashes).
+//! With direct boot the kernel comes through fw_cfg, that is: from the host. Firmware that was
+//! built for it (OvmfPkg/AmdSev) reserves an area and names it in its table of GUIDed entries. The
+//! VMM puts the hashes of kernel, initramfs and command line there before the launch is measured,
+//! and the firmware refuses files with other hashes. The layout is QEMU's (target/i386/sev.c) and
+//! edk2's (BlobVerifierLibSevHashes).
 
 use sha2::Digest;
 use sha2::Sha256;

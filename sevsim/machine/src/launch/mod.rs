@@ -177,12 +177,16 @@ impl fmt::Display for LaunchError {
                 write!(f, "memory to encrypt starts at {at:#x}, no multiple of 16")
             }
             Self::Length(len) => {
-                write!(f, "memory to encrypt has {len} bytes, no multiple of 16 above 0")
+                write!(
+                    f,
+                    "memory to encrypt has {len} bytes, no multiple of 16 above 0"
+                )
             }
             Self::NoVcpu(vcpu) => write!(f, "the guest has no vCPU {vcpu}"),
             Self::VcpuOrder(vcpu) => write!(
                 f,
-                "the save area of vCPU {vcpu} is encrypted already, or before those of earlier vCPUs"
+                "the save area of vCPU {vcpu} is encrypted already, or before those of earlier \
+                 vCPUs"
             ),
             Self::Breakpoints => f.write_str("the save area has breakpoints in DR7"),
             Self::NoVmsa(vcpu) => write!(f, "the save area of vCPU {vcpu} was never encrypted"),

@@ -29,8 +29,8 @@ pub struct Options {
     pub firmware: Firmware,
     /// `launch-fpu`: `reset` or `zero`.
     pub fpu: Fpu,
-    /// `launch-hashes`: whether the firmware gets hashes of kernel, initramfs and command line (`on`
-    /// or `off`).
+    /// `launch-hashes`: whether the firmware gets hashes of kernel, initramfs and command line
+    /// (`on` or `off`).
     pub hashes: bool,
 }
 

@@ -248,7 +248,8 @@ fn request() -> impl Strategy<Value = Request> {
     ];
 
     prop_oneof![
-        3 => (address(), size).prop_map(|(start, size)| Request::Map(start, start.wrapping_add(size))),
+        3 => (address(), size)
+            .prop_map(|(start, size)| Request::Map(start, start.wrapping_add(size))),
         1 => (address(), address()).prop_map(|(start, end)| Request::Map(start, end)),
         4 => address().prop_map(Request::Fault),
         4 => (address(), attribute).prop_map(|(at, attribute)| Request::Change(at, attribute)),
@@ -297,7 +298,10 @@ proptest! {
     }
 
     #[test]
-    fn a_fault_is_cured_or_refused(start in start(), addresses in proptest::collection::vec(address(), 1..40)) {
+    fn a_fault_is_cured_or_refused(
+        start in start(),
+        addresses in proptest::collection::vec(address(), 1..40),
+    ) {
         let mut system = System::new(start);
 
         for address in addresses {
