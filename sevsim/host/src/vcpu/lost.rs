@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
-//! A defect of QEMU that guests with several vCPUs meet now and then, and what can be done about it.
+//! A defect of QEMU that guests with several vCPUs meet now and then, and what can be done.
 //!
-//! FXRSTOR, XRSTOR and FLDENV on any CPU clear a flag of the first one (`cpu_clear_ignne()`), in the
-//! word that also tells whether that CPU uses nested paging, and not atomically. So what VMRUN or an
-//! exit on the first CPU writes to that word at the same time can be lost:
+//! FXRSTOR, XRSTOR and FLDENV on any CPU clear a flag of the first one (`cpu_clear_ignne()`), in
+//! the word that also tells whether that CPU uses nested paging, and not atomically. So what VMRUN
+//! or an exit on the first CPU writes to that word at the same time can be lost:
 //!
-//! - The guest is entered without nested paging. Its page tables are looked for where they are not,
-//!   and the processor shuts down before it has executed an instruction. The entry is repeated.
-//! - After an exit nested paging stays on. The host's next access to memory is an exit as well, which
-//!   puts the host's registers where the guest's were. All that can be done is to say so, and to start again.
+//! - The guest is entered without nested paging. Its page tables are looked for where they are
+//!   not, and the processor shuts down before it has executed an instruction. The entry is
+//!   repeated.
+//! - After an exit nested paging stays on. The host's next access to memory is an exit as well,
+//!   which puts the host's registers where the guest's were. All that can be done is to say so,
+//!   and to start again.
 
 use crate::cpu;
 use crate::fatal;
