@@ -17,7 +17,8 @@
 #define SECONDS		1.5
 
 static atomic_int errors;
-static atomic_ulong rounds, ticks;
+static atomic_ulong rounds, restores, ticks;
+static atomic_bool done;
 
 static void *worker(void *arg)
 {
@@ -71,6 +72,61 @@ static void exits_on_all_processors(void)
 	CHECK(rounds > 0, "no processor got anywhere");
 }
 
+/* FXRSTOR of what was saved, with a pattern in XMM1 that has to come back. */
+static void *restorer(void *arg)
+{
+	static const uint64_t pattern = 0x0123456789abcdef;
+	_Alignas(16) uint8_t state[512] = { 0 };
+	uint64_t got;
+
+	pin_to_cpu((int)(long)arg);
+	asm volatile("movq %1, %%xmm1\n\tfxsave %0" : "=m" (state) : "r" (pattern) : "xmm1");
+	while (!done) {
+		for (unsigned int i = 0; i < 1000; i++) {
+			asm volatile("pxor %%xmm1, %%xmm1\n\tfxrstor %1\n\tmovq %%xmm1, %0"
+				     : "=r" (got) : "m" (state) : "xmm1");
+			if (got != pattern)
+				errors++;
+		}
+		restores += 1000;
+	}
+	return NULL;
+}
+
+/*
+ * Exits on the first processor while the others do nothing but restore their floating point state.
+ * An emulated host may keep flags of both in one word.
+ */
+static void exits_beside_fxrstor(void)
+{
+	struct leaf want = cpuid(0x80000002, 0), got;
+	double end = now() + 2 * SECONDS;
+	pthread_t threads[64];
+	int count = 0;
+
+	for (int cpu = 1; cpu < cpu_count() && cpu < 64; cpu++) {
+		if (!cpu_online(cpu))
+			continue;
+		CHECK(!pthread_create(&threads[count], NULL, restorer, (void *)(long)cpu),
+		      "pthread_create");
+		count++;
+	}
+	if (!count)
+		skip("one processor only");
+	pin_to_cpu(0);
+	for (; now() < end; rounds++) {
+		got = cpuid(0x80000002, 0);
+		if (memcmp(&got, &want, sizeof(got)))
+			errors++;
+	}
+	done = true;
+	for (int i = 0; i < count; i++)
+		pthread_join(threads[i], NULL);
+	note("%lu exits beside %lu restores on %d processors", rounds, restores, count);
+	CHECK(!errors, "%d errors", errors);
+	CHECK(rounds > 0 && restores > 0, "no processor got anywhere");
+}
+
 static void on_tick(int sig)
 {
 	(void)sig;
@@ -106,6 +162,7 @@ static void exits_under_signals(void)
 
 const struct test stress_tests[] = {
 	{ "exits_on_all_processors", exits_on_all_processors },
+	{ "exits_beside_fxrstor", exits_beside_fxrstor },
 	{ "exits_under_signals", exits_under_signals },
 	{ }
 };
