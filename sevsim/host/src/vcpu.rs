@@ -4,7 +4,6 @@
 mod assault;
 mod control;
 mod hostile;
-mod lost;
 mod msr;
 mod rewind;
 mod stage;
@@ -155,7 +154,6 @@ impl Vcpu {
         if self.world.memory.isolated {
             isolation::before_run();
         }
-        self.note_entry();
         self.stats.enter();
         if vm.options().guest_tsc {
             self.vmcb.control.tsc_offset = self.stats.guest_tsc_offset();
@@ -363,7 +361,7 @@ impl Vcpu {
     #[cold]
     #[inline(never)]
     fn shutdown(&mut self) {
-        if self.enter_again() || self.assault_shutdown() {
+        if self.assault_shutdown() {
             return;
         }
         self.log_remains();
@@ -516,7 +514,6 @@ impl Vcpu {
 
     /// A nested page fault: an alias of memory to map, or a device's register.
     fn nested_fault(&mut self, info1: u64, info2: u64) {
-        self.check_owner();
         let world = self.world;
         let private = info2 & world.cbit != 0 || !self.cbit_active;
         let gpa = info2 & !world.cbit;

@@ -7,6 +7,7 @@
 mod cli;
 mod codes;
 mod console;
+mod host_cpu;
 mod isolation;
 mod ktap;
 mod measure;

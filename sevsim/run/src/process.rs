@@ -34,6 +34,7 @@ use signal_hook::iterator::Signals;
 
 use crate::console;
 use crate::console::Lines;
+use crate::host_cpu::HostCpu;
 use crate::qemu;
 use crate::setup::Config;
 use crate::setup::SetupError;
@@ -94,7 +95,7 @@ fn take(dir: &Path) -> Result<Flock<File>, SetupError> {
 
 /// Prepares the log folder: old logs away, links to the input, the kernel's command line. Gives the
 /// lock on it.
-fn prepare(config: &Config) -> Result<Flock<File>, SetupError> {
+fn prepare(config: &Config, cpu: Option<&HostCpu>) -> Result<Flock<File>, SetupError> {
     let dir = &config.cli.log_dir;
     let files = dir.join("files");
     let complain = |path: &Path, error: io::Error| {
@@ -124,14 +125,26 @@ fn prepare(config: &Config) -> Result<Flock<File>, SetupError> {
     let path = files.join("cmdline");
     fs::write(&path, &config.cmdline).map_err(|error| complain(&path, error))?;
     let path = dir.join("qemu-command");
+    let bound = cpu.map(|cpu| format!("taskset -c {} ", cpu.number()));
     let text = qemu::command_line(&config.cli, &qemu::arguments(config));
+    let text = bound.unwrap_or_default() + &text;
     fs::write(&path, text).map_err(|error| complain(&path, error))?;
     Ok(lock)
 }
 
+/// The CPU of the host on which QEMU has to stay, if it has to.
+fn host_cpu(config: &Config) -> Result<Option<HostCpu>, SetupError> {
+    if config.cli.plain || config.cli.vcpus == 1 {
+        return Ok(None);
+    }
+    let cpu = HostCpu::claim()
+        .map_err(|error| SetupError(format!("cannot choose a CPU for QEMU: {error}")))?;
+    Ok(Some(cpu))
+}
+
 /// Starts QEMU in a process group of its own, so that a signal from the user's terminal reaches it
 /// only through this program.
-fn spawn(config: &Config) -> Result<Child, SetupError> {
+fn spawn(config: &Config, cpu: Option<&HostCpu>) -> Result<Child, SetupError> {
     let complain = |error: io::Error| SetupError(format!("cannot start QEMU: {error}"));
     let log = File::create(config.cli.log_dir.join("qemu.log")).map_err(complain)?;
     // A relative path with a slash would be searched from the log folder.
@@ -148,7 +161,11 @@ fn spawn(config: &Config) -> Result<Child, SetupError> {
         .stderr(log)
         .process_group(0);
     end_with_parent(&mut command);
-    command.spawn().map_err(complain)
+    match cpu {
+        Some(cpu) => cpu.keep(|| command.spawn()).and_then(|child| child),
+        None => command.spawn(),
+    }
+    .map_err(complain)
 }
 
 /// QEMU ends even if this program is killed and can do nothing any more.
@@ -368,11 +385,12 @@ fn exit_of(status: Option<ExitStatus>) -> Option<QemuExit> {
 
 /// Runs the guest to its end.
 pub fn run(config: &Config) -> Result<Run, SetupError> {
-    let _lock = prepare(config)?;
+    let cpu = host_cpu(config)?;
+    let _lock = prepare(config, cpu.as_ref())?;
     let dir = &config.cli.log_dir;
     let (sender, receiver) = mpsc::channel();
     watch_signals(sender.clone())?;
-    let mut child = spawn(config)?;
+    let mut child = spawn(config, cpu.as_ref())?;
     let start = Instant::now();
     let terminal = if config.cli.batch {
         None

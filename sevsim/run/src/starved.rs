@@ -11,12 +11,22 @@ use std::time::Instant;
 /// How often the threads are looked at.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// Adds up the time in which a thread of a process could run, but had no processor.
+/// What a thread has had so far (Documentation/scheduler/sched-stats of the kernel).
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Times {
+    /// On a processor.
+    ran: Duration,
+    /// On a run queue.
+    waited: Duration,
+}
+
+/// Adds up the time in which a thread of a process could run, but had no processor, as other
+/// processes had it.
 pub struct Starved {
     /// `/proc/PID/task`.
     tasks: PathBuf,
-    /// Each thread's waiting time when it was last looked at.
-    before: HashMap<String, Duration>,
+    /// Each thread's times when it was last looked at.
+    before: HashMap<String, Times>,
     looked: Instant,
     total: Duration,
 }
@@ -37,69 +47,103 @@ impl Starved {
         let elapsed = self.looked.elapsed();
         if elapsed >= PERIOD {
             self.looked = Instant::now();
-            let now = waits(&self.tasks);
-            self.total += longest(&self.before, &now).min(elapsed);
+            let now = threads(&self.tasks);
+            self.total += starved(&self.before, &now, elapsed);
             self.before = now;
         }
         self.total
     }
 }
 
-/// The longest wait of a thread between two looks.
-fn longest(before: &HashMap<String, Duration>, now: &HashMap<String, Duration>) -> Duration {
-    let wait = |(thread, wait): (&String, &Duration)| {
-        wait.saturating_sub(before.get(thread).copied().unwrap_or_default())
-    };
-    now.iter().map(wait).max().unwrap_or_default()
+/// How much of `elapsed` the process lacked a processor: as long as the thread waited that waited
+/// longest, but for the time in which the threads waited for each other, as they do on one CPU.
+fn starved(
+    before: &HashMap<String, Times>,
+    now: &HashMap<String, Times>,
+    elapsed: Duration,
+) -> Duration {
+    let mut longest = Duration::ZERO;
+    let mut ran = Duration::ZERO;
+    for (thread, times) in now {
+        let before = before.get(thread).copied().unwrap_or_default();
+        longest = longest.max(times.waited.saturating_sub(before.waited));
+        ran += times.ran.saturating_sub(before.ran);
+    }
+    longest.min(elapsed.saturating_sub(ran))
 }
 
-fn waits(tasks: &Path) -> HashMap<String, Duration> {
+fn threads(tasks: &Path) -> HashMap<String, Times> {
     let Ok(threads) = fs::read_dir(tasks) else {
         return HashMap::new();
     };
     let threads = threads.flatten().filter_map(|thread| {
         let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
-        Some((thread.file_name().into_string().ok()?, wait(&text)?))
+        Some((thread.file_name().into_string().ok()?, times(&text)?))
     });
     threads.collect()
 }
 
-/// The second number of `schedstat`: nanoseconds on a run queue
-/// (Documentation/scheduler/sched-stats of the kernel).
-fn wait(schedstat: &str) -> Option<Duration> {
-    let wait = schedstat.split_whitespace().nth(1)?.parse().ok()?;
-    Some(Duration::from_nanos(wait))
+/// The first two numbers of `schedstat`: nanoseconds on a processor and on a run queue.
+fn times(schedstat: &str) -> Option<Times> {
+    let mut numbers = schedstat.split_whitespace().map(str::parse);
+    let mut next = || numbers.next()?.ok().map(Duration::from_nanos);
+    Some(Times {
+        ran: next()?,
+        waited: next()?,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn threads(list: &[(&str, u64)]) -> HashMap<String, Duration> {
-        let second = |(name, wait): &(&str, u64)| (name.to_string(), Duration::from_secs(*wait));
+    /// Threads by name, with the seconds that they ran and waited.
+    fn all(list: &[(&str, u64, u64)]) -> HashMap<String, Times> {
+        let second = |(name, ran, waited): &(&str, u64, u64)| {
+            let (ran, waited) = (Duration::from_secs(*ran), Duration::from_secs(*waited));
+            (name.to_string(), Times { ran, waited })
+        };
         list.iter().map(second).collect()
     }
 
     #[test]
     fn the_longest_wait_of_a_thread_counts() {
-        let before = threads(&[("1", 10), ("2", 3), ("3", 9)]);
+        let before = all(&[("1", 0, 10), ("2", 1, 3), ("3", 2, 9)]);
         // 3 has ended, 4 is new.
-        let now = threads(&[("1", 11), ("2", 7), ("4", 2)]);
-        assert_eq!(longest(&before, &now), Duration::from_secs(4));
-        assert_eq!(longest(&now, &now), Duration::ZERO);
-        assert_eq!(longest(&before, &threads(&[])), Duration::ZERO);
+        let now = all(&[("1", 0, 11), ("2", 2, 7), ("4", 0, 2)]);
+        let within = |seconds| starved(&before, &now, Duration::from_secs(seconds));
+        assert_eq!(within(10), Duration::from_secs(4));
+        assert_eq!(within(3), Duration::from_secs(2), "no more than there was");
+        assert_eq!(starved(&now, &now, PERIOD), Duration::ZERO);
+        assert_eq!(starved(&before, &all(&[]), PERIOD), Duration::ZERO);
+    }
+
+    #[test]
+    fn threads_that_wait_for_each_other_are_not_starved() {
+        let alone = all(&[("1", 5, 5), ("2", 5, 5)]);
+        let none = HashMap::new();
+        assert_eq!(
+            starved(&none, &alone, Duration::from_secs(10)),
+            Duration::ZERO
+        );
+        let half = all(&[("1", 3, 7), ("2", 2, 8)]);
+        assert_eq!(
+            starved(&none, &half, Duration::from_secs(10)),
+            Duration::from_secs(5)
+        );
     }
 
     #[test]
     fn schedstat_is_read() {
-        assert_eq!(
-            wait("616833 1045388 2\n"),
-            Some(Duration::from_nanos(1_045_388))
-        );
-        assert_eq!(wait(""), None);
-        assert_eq!(wait("1 x 2"), None);
-        assert!(waits(Path::new("/no/such/folder")).is_empty());
-        assert!(!waits(Path::new("/proc/self/task")).is_empty());
+        let both = Times {
+            ran: Duration::from_nanos(616_833),
+            waited: Duration::from_nanos(1_045_388),
+        };
+        assert_eq!(times("616833 1045388 2\n"), Some(both));
+        assert_eq!(times(""), None);
+        assert_eq!(times("1 x 2"), None);
+        assert!(threads(Path::new("/no/such/folder")).is_empty());
+        assert!(!threads(Path::new("/proc/self/task")).is_empty());
     }
 
     #[test]

@@ -13,7 +13,6 @@ use machine::vmcb::Segment;
 use machine::vmcb::Vmcb;
 
 use super::assault::Assault;
-use super::lost::Entered;
 use super::rewind::Saved;
 use super::stats::Stats;
 use super::sweep::Stepping;
@@ -78,8 +77,6 @@ pub struct Vcpu {
     pub stats: &'static Stats,
     /// The last exits.
     pub trail: Trail,
-    /// The last entry.
-    pub entered: Entered,
 }
 
 impl Vcpu {
@@ -128,7 +125,6 @@ impl Vcpu {
                 saved: None,
                 stats: Stats::of(index),
                 trail: Trail::default(),
-                entered: Entered::default(),
             });
             &mut *at
         };

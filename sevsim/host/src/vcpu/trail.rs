@@ -29,11 +29,6 @@ impl Trail {
         self.exits[self.count % KEPT] = (code, rip);
         self.count = self.count.wrapping_add(1);
     }
-
-    /// Exits so far.
-    pub fn count(&self) -> usize {
-        self.count
-    }
 }
 
 /// The oldest first, as `code@rip`.
