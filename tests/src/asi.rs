@@ -443,12 +443,9 @@ impl Test for Case {
         self.name
     }
 
-    fn vcpus(&self) -> usize {
-        // Alone as well, not to share the processors' caches.
-        match self.what {
-            What::Time => 2,
-            _ => suite::vcpus(self.args),
-        }
+    fn alone(&self) -> bool {
+        // Not to share the processors' caches.
+        matches!(self.what, What::Time)
     }
 
     fn run(&self, places: &Places, timeout: u64) -> Result<String, String> {
@@ -472,7 +469,7 @@ impl Test for Case {
                 let output = output.map_err(|error| format!("no output was kept: {error}"))?;
                 judge(
                     what,
-                    self.vcpus(),
+                    suite::vcpus(self.args),
                     &outcome,
                     &String::from_utf8_lossy(&output),
                 )

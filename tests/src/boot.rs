@@ -12,7 +12,6 @@ use crate::kunit::Suite;
 use crate::runner;
 use crate::runner::Outcome;
 use crate::runner::Places;
-use crate::suite;
 use crate::suite::Test;
 
 /// Shows the cases.
@@ -94,10 +93,6 @@ fn run_case(places: &Places, case: &Case, timeout: u64) -> Result<String, String
 impl Test for Case {
     fn name(&self) -> &str {
         self.name
-    }
-
-    fn vcpus(&self) -> usize {
-        suite::vcpus(self.args)
     }
 
     fn run(&self, places: &Places, timeout: u64) -> Result<String, String> {

@@ -9,7 +9,6 @@ use crate::runner;
 use crate::runner::Outcome;
 use crate::runner::Places;
 use crate::scenario;
-use crate::suite;
 use crate::suite::Test;
 
 /// Ways to end that are deliberate. Anything else needs a reason, which a scenario's file gives.
@@ -165,10 +164,6 @@ impl Case {
 impl Test for Case {
     fn name(&self) -> &str {
         &self.name
-    }
-
-    fn vcpus(&self) -> usize {
-        suite::vcpus(&self.scenario.options)
     }
 
     fn run(&self, places: &Places, timeout: u64) -> Result<String, String> {

@@ -121,6 +121,13 @@ fn reported(report: &Value, name: &str, key: &str) -> u64 {
 }
 
 impl Case {
+    fn vcpus(&self) -> usize {
+        match self.work {
+            Work::Smp(_) => SMP_CPUS,
+            _ => 1,
+        }
+    }
+
     fn arguments(&self, places: &Places, timeout: u64) -> Result<Vec<String>, String> {
         let kernel = self.kernel.image(&places.build).ok_or("no kernel")?;
         let initramfs = places.build.join("hostile/initramfs.cpio.gz");
@@ -282,13 +289,6 @@ impl Case {
 impl Test for Case {
     fn name(&self) -> &str {
         &self.name
-    }
-
-    fn vcpus(&self) -> usize {
-        match self.work {
-            Work::Smp(_) => SMP_CPUS,
-            _ => 1,
-        }
     }
 
     fn run(&self, places: &Places, timeout: u64) -> Result<String, String> {

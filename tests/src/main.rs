@@ -65,7 +65,7 @@ struct Boots {
     /// Seconds for one boot
     #[arg(long, default_value_t = 240)]
     timeout: u64,
-    /// Guests with one vCPU that run side by side (default: as many as there are CPUs)
+    /// Guests that run side by side (default: as many as there are CPUs)
     #[arg(long, short)]
     jobs: Option<NonZero<usize>>,
 }
@@ -86,7 +86,7 @@ enum Part {
         /// Seconds for one boot
         #[arg(long, default_value_t = 3600)]
         timeout: u64,
-        /// Guests with one vCPU that run side by side (default: as many as there are CPUs)
+        /// Guests that run side by side (default: as many as there are CPUs)
         #[arg(long, short)]
         jobs: Option<NonZero<usize>>,
     },
@@ -126,7 +126,7 @@ enum Part {
         /// Seconds for one boot
         #[arg(long, default_value_t = 400)]
         timeout: u64,
-        /// Guests with one vCPU that run side by side (default: as many as there are CPUs)
+        /// Guests that run side by side (default: as many as there are CPUs)
         #[arg(long, short)]
         jobs: Option<NonZero<usize>>,
     },

@@ -100,26 +100,8 @@ pub fn known_failures(places: &Places, kernel: Kernel, logs: &Path) -> Result<Ve
     ])
 }
 
-/// What sevsim says of a defect of QEMU that ends a run of several vCPUs now and then, through no
-/// fault of anybody here (sevsim/host/src/vcpu/lost.rs).
-const LOST: &str = "QEMU kept nested paging on";
-
-/// How many times a guest is started if that happens.
-const TRIES: usize = 3;
-
 /// Runs one guest; what it prints is kept as `output` in its log folder.
 pub fn run(places: &Places, name: &str, args: &[String]) -> io::Result<Outcome> {
-    for _ in 1..TRIES {
-        let outcome = once(places, name, args)?;
-        if !outcome.line.contains(LOST) {
-            return Ok(outcome);
-        }
-        eprintln!("# {name}: {LOST}; the guest is started again");
-    }
-    once(places, name, args)
-}
-
-fn once(places: &Places, name: &str, args: &[String]) -> io::Result<Outcome> {
     let logs = places.logs(name);
     fs::create_dir_all(&logs)?;
     let json = logs.join("result.json");

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Runs the cases of a suite, prints KTAP, and tells of each failure where its logs are.
 //!
-//! A guest with one vCPU keeps one CPU of the host busy, so that as many of them run side by side
-//! as the host has CPUs. Guests with more vCPUs run alone, after them: what they are to show are
-//! races, not what happens to vCPUs that the host does not run.
+//! A guest keeps one CPU of the host busy, however many vCPUs it has (sevsim/run/src/host_cpu.rs
+//! tells why), so that as many of them run side by side as the host has CPUs.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -21,8 +20,10 @@ pub trait Test: Sync {
     /// Name, which is that of the folder with its logs.
     fn name(&self) -> &str;
 
-    /// vCPUs of its guest.
-    fn vcpus(&self) -> usize;
+    /// Whether nothing is to run beside it, as it measures time.
+    fn alone(&self) -> bool {
+        false
+    }
 
     /// Why this machine cannot run it, if that is so.
     fn skip(&self) -> Option<String> {
@@ -38,8 +39,8 @@ impl<T: Test + ?Sized> Test for Box<T> {
         (**self).name()
     }
 
-    fn vcpus(&self) -> usize {
-        (**self).vcpus()
+    fn alone(&self) -> bool {
+        (**self).alone()
     }
 
     fn skip(&self) -> Option<String> {
@@ -104,10 +105,8 @@ pub fn run_all<T: Test>(
     jobs: Option<NonZero<usize>>,
 ) -> bool {
     let wanted = |case: &T| names.is_empty() || names.iter().any(|n| case.name().starts_with(n));
-    let (alone, together): (Vec<T>, Vec<T>) = cases
-        .into_iter()
-        .filter(wanted)
-        .partition(|case| case.vcpus() > 1);
+    let (alone, together): (Vec<T>, Vec<T>) =
+        cases.into_iter().filter(wanted).partition(Test::alone);
     let jobs = jobs.or_else(|| thread::available_parallelism().ok());
     let jobs = jobs.map_or(1, NonZero::get);
 

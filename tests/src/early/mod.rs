@@ -15,7 +15,6 @@ use std::path::PathBuf;
 use crate::kexec;
 use crate::runner;
 use crate::runner::Places;
-use crate::suite;
 use crate::suite::Test;
 use case::Case;
 use case::End;
@@ -84,10 +83,6 @@ fn host_memory() -> u64 {
 impl Test for Case {
     fn name(&self) -> &str {
         &self.name
-    }
-
-    fn vcpus(&self) -> usize {
-        suite::vcpus(&self.options)
     }
 
     fn skip(&self) -> Option<String> {

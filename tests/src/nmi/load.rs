@@ -122,10 +122,6 @@ impl Test for Load {
         &self.name
     }
 
-    fn vcpus(&self) -> usize {
-        self.vcpus
-    }
-
     fn run(&self, places: &Places, timeout: u64) -> Result<String, String> {
         let disk = places.build.join("load/disk.ext4");
         if !disk.exists() {

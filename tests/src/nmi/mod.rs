@@ -83,13 +83,6 @@ impl Test for Case {
         }
     }
 
-    fn vcpus(&self) -> usize {
-        match self {
-            Self::Sweep(_) => 1,
-            Self::Storm(storm) => suite::vcpus(storm.args),
-        }
-    }
-
     fn run(&self, places: &Places, timeout: u64) -> Result<String, String> {
         match self {
             Self::Sweep(sweep) => sweep.boot(places, timeout),
