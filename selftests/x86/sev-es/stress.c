@@ -72,11 +72,17 @@ static void exits_on_all_processors(void)
 	CHECK(rounds > 0, "no processor got anywhere");
 }
 
+/* What FXSAVE writes, to a multiple of 16. */
+union fx_state {
+	uint8_t bytes[512];
+	max_align_t aligned;
+};
+
 /* FXRSTOR of what was saved, with a pattern in XMM1 that has to come back. */
 static void *restorer(void *arg)
 {
 	static const uint64_t pattern = 0x0123456789abcdef;
-	_Alignas(16) uint8_t state[512] = { 0 };
+	union fx_state state = { { 0 } };
 	uint64_t got;
 
 	pin_to_cpu((int)(long)arg);
