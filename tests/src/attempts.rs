@@ -13,6 +13,10 @@ const DEBUG: u64 = 0x41;
 /// An access to memory.
 const NESTED_PAGE_FAULT: u64 = 0x400;
 
+/// #MC, as sevsim puts it. Without CONFIG_X86_MCE its gate still leads to the early handlers, whose
+/// memory has been freed: always the same address, which is not mapped any more.
+const MACHINE_CHECK: &str = "Exception { vector: 12,";
+
 /// An attempt, as sevsim logs it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attempt {
@@ -28,6 +32,8 @@ pub struct Attempt {
     detail: u64,
     /// The last page fault's address, where the kernel had an oops.
     cr2: u64,
+    /// The kernel was at that address, where no code is.
+    jumped: bool,
     /// A warning was printed.
     warned: bool,
 }
@@ -60,6 +66,7 @@ impl Attempt {
             end: word(" end=")?.into(),
             detail: hex(word(" detail=")?),
             cr2: word(" cr2=").map_or(0, hex),
+            jumped: word(" jumped=") == Some("true"),
             warned: word(" warned=") == Some("true"),
         })
     }
@@ -104,13 +111,16 @@ impl Attempt {
     /// What is wrong, if anything.
     ///
     /// A host can inject exceptions and interrupts that the guest cannot know to be wrong: they may
-    /// end it in any way, but not have it go where a task says. A reply that is wrong may lead to
-    /// a wrong result, an oops and a hang, but not to an end without a word.
+    /// end it in any way, but not have it go where a task or the host says. A reply that is wrong
+    /// may lead to a wrong result, an oops and a hang, but not to an end without a word.
     fn problem(&self) -> Option<&'static str> {
         let known_as_wrong = self.vc().is_some() || self.event.is_empty();
         let told = self.detail != 0;
         if self.end == "Oops" && self.cr2 & 0xffff_ffff_ffff_0000 == PATTERN {
             return Some("the kernel follows a register of the task");
+        }
+        if self.end == "Oops" && self.jumped && !self.event.starts_with(MACHINE_CHECK) {
+            return Some("the kernel goes to where no code is");
         }
         if !known_as_wrong {
             return None;
@@ -231,5 +241,10 @@ mod tests {
         let oops = "Oops detail=0x0 cr2=0xffffffff5ec20b0b";
         let jump = ("Terminated detail=0x0", oops);
         assert!(problem(&[fault, jump]).unwrap().contains("register"));
+        let oops = "Oops detail=0x0 cr2=0x2 jumped=true";
+        let jump = ("Terminated detail=0x0", oops);
+        assert!(problem(&[fault, jump]).unwrap().contains("no code"));
+        let machine_check = ("Vc(7c)", "Exception { vector: 12, error: 0 }");
+        assert_eq!(problem(&[machine_check, jump]), None);
     }
 }

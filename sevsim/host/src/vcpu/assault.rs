@@ -51,6 +51,12 @@ const WATCHDOG_16S: u8 = 7;
 /// Instructions behind a VMGEXIT at which the reply may change.
 const MAX_REWRITES: u32 = 600;
 
+/// Linux's selectors in an exception's frame, and how many words up the stack from oops_begin() the
+/// frame is looked for.
+const KERNEL_CS: u64 = 0x10;
+const KERNEL_SS: u64 = 0x18;
+const FRAME_WITHIN: u64 = 128;
+
 /// The result that the guest's program writes: this bit, and a number.
 pub const RETURNED: u32 = 1 << 31;
 
@@ -335,7 +341,12 @@ impl Vcpu {
             let mut text = [0; 64];
             let text = self.text(self.register(7), &mut text);
             let cr2 = self.vmcb.save.cr2;
-            self.over(end, 0, format_args!("cr2={cr2:#x} text={text}"));
+            let jumped = self.executed(cr2);
+            self.over(
+                end,
+                0,
+                format_args!("cr2={cr2:#x} jumped={jumped} text={text}"),
+            );
             return true;
         }
         if at(WARNING) || self.assault.phase == Phase::Seek && at(START) {
@@ -393,6 +404,24 @@ impl Vcpu {
             len += 1;
         }
         core::str::from_utf8(&buf[..len]).unwrap_or("")
+    }
+
+    /// Whether an exception of the kernel at `rip` is being handled: its frame is on the stack. If
+    /// that is CR2 as well the kernel has gone to where no code is.
+    fn executed(&self, rip: u64) -> bool {
+        let linear = Linear {
+            memory: &self.world.memory,
+            paging: Paging::of(&self.vmcb.save, self.world.cbit),
+        };
+        let word = |index: u64| {
+            let at = self.vmcb.save.rsp.wrapping_add(index * 8);
+            linear.read_implicit(at).ok().map(u64::from_le_bytes)
+        };
+        (0..FRAME_WITHIN).any(|at| {
+            word(at) == Some(rip)
+                && word(at + 1) == Some(KERNEL_CS)
+                && word(at + 4) == Some(KERNEL_SS)
+        })
     }
 
     /// Whether the watchdog's time is over, so that an NMI is its.
