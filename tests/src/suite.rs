@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Runs the cases of a suite, prints KTAP, and tells of each failure where its logs are.
 //!
-//! A guest keeps one CPU of the host busy, however many vCPUs it has (sevsim/run/src/host_cpu.rs
-//! tells why), so that as many of them run side by side as the host has CPUs.
+//! A guest under sevsim keeps one CPU of the host busy, however many vCPUs it has
+//! (sevsim/run/src/host_cpu.rs tells why), so that as many of them run side by side as the host has
+//! CPUs.
 
 use std::collections::BTreeMap;
 use std::io::Write;

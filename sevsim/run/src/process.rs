@@ -133,13 +133,18 @@ fn prepare(config: &Config, cpu: Option<&HostCpu>) -> Result<Flock<File>, SetupE
 }
 
 /// The CPU of the host on which QEMU has to stay, if it has to.
-fn host_cpu(config: &Config) -> Result<Option<HostCpu>, SetupError> {
+fn host_cpu(config: &Config) -> Option<HostCpu> {
     if config.cli.plain || config.cli.vcpus == 1 {
-        return Ok(None);
+        return None;
     }
-    let cpu = HostCpu::claim()
-        .map_err(|error| SetupError(format!("cannot choose a CPU for QEMU: {error}")))?;
-    Ok(Some(cpu))
+    let cpu = HostCpu::claim("sevsim-run");
+    if let Err(error) = &cpu {
+        eprintln!(
+            "sevsim-run: cannot keep QEMU on one CPU: {error}; the guest may be ended by a race in \
+             QEMU (sevsim/README.md)"
+        );
+    }
+    cpu.ok()
 }
 
 /// Starts QEMU in a process group of its own, so that a signal from the user's terminal reaches it
@@ -385,12 +390,17 @@ fn exit_of(status: Option<ExitStatus>) -> Option<QemuExit> {
 
 /// Runs the guest to its end.
 pub fn run(config: &Config) -> Result<Run, SetupError> {
-    let cpu = host_cpu(config)?;
+    let cpu = host_cpu(config);
     let _lock = prepare(config, cpu.as_ref())?;
     let dir = &config.cli.log_dir;
     let (sender, receiver) = mpsc::channel();
     watch_signals(sender.clone())?;
     let mut child = spawn(config, cpu.as_ref())?;
+    let cpus = match cpu {
+        Some(_) => Ok(1),
+        None => thread::available_parallelism().map(|cpus| cpus.get()),
+    };
+    let cpus = cpus.map_or(1, |cpus| u32::try_from(cpus).unwrap_or(u32::MAX));
     let start = Instant::now();
     let terminal = if config.cli.batch {
         None
@@ -419,7 +429,7 @@ pub fn run(config: &Config) -> Result<Run, SetupError> {
         },
         start,
         last_sign: start,
-        starved: Starved::new(child.id()),
+        starved: Starved::new(child.id(), cpus),
         starved_before: Duration::ZERO,
         over: None,
         lines: Lines::default(),

@@ -29,26 +29,29 @@ pub struct Starved {
     before: HashMap<String, Times>,
     looked: Instant,
     total: Duration,
+    /// How many processors the process may use.
+    cpus: u32,
 }
 
 impl Starved {
-    /// Begins to watch the process `pid`.
-    pub fn new(pid: u32) -> Self {
+    /// Begins to watch the process `pid`, which may use `cpus` processors.
+    pub fn new(pid: u32, cpus: u32) -> Self {
         Self {
             tasks: PathBuf::from(format!("/proc/{pid}/task")),
             before: HashMap::new(),
             looked: Instant::now(),
             total: Duration::ZERO,
+            cpus,
         }
     }
 
-    /// Time waited so far, of the threads that waited longest. Stays 0 if the kernel does not tell.
+    /// Time without a processor so far. Stays 0 if the kernel does not tell.
     pub fn total(&mut self) -> Duration {
         let elapsed = self.looked.elapsed();
         if elapsed >= PERIOD {
             self.looked = Instant::now();
             let now = threads(&self.tasks);
-            self.total += starved(&self.before, &now, elapsed);
+            self.total += starved(&self.before, &now, elapsed, self.cpus);
             self.before = now;
         }
         self.total
@@ -56,11 +59,12 @@ impl Starved {
 }
 
 /// How much of `elapsed` the process lacked a processor: as long as the thread waited that waited
-/// longest, but for the time in which the threads waited for each other, as they do on one CPU.
+/// longest, but not while all `cpus` were its own, and its threads waited for each other.
 fn starved(
     before: &HashMap<String, Times>,
     now: &HashMap<String, Times>,
     elapsed: Duration,
+    cpus: u32,
 ) -> Duration {
     let mut longest = Duration::ZERO;
     let mut ran = Duration::ZERO;
@@ -69,7 +73,9 @@ fn starved(
         longest = longest.max(times.waited.saturating_sub(before.waited));
         ran += times.ran.saturating_sub(before.ran);
     }
-    longest.min(elapsed.saturating_sub(ran))
+    longest
+        .min((elapsed * cpus).saturating_sub(ran))
+        .min(elapsed)
 }
 
 fn threads(tasks: &Path) -> HashMap<String, Times> {
@@ -111,26 +117,24 @@ mod tests {
         let before = all(&[("1", 0, 10), ("2", 1, 3), ("3", 2, 9)]);
         // 3 has ended, 4 is new.
         let now = all(&[("1", 0, 11), ("2", 2, 7), ("4", 0, 2)]);
-        let within = |seconds| starved(&before, &now, Duration::from_secs(seconds));
+        let within = |seconds| starved(&before, &now, Duration::from_secs(seconds), 1);
         assert_eq!(within(10), Duration::from_secs(4));
         assert_eq!(within(3), Duration::from_secs(2), "no more than there was");
-        assert_eq!(starved(&now, &now, PERIOD), Duration::ZERO);
-        assert_eq!(starved(&before, &all(&[]), PERIOD), Duration::ZERO);
+        assert_eq!(starved(&now, &now, PERIOD, 1), Duration::ZERO);
+        assert_eq!(starved(&before, &all(&[]), PERIOD, 1), Duration::ZERO);
     }
 
     #[test]
     fn threads_that_wait_for_each_other_are_not_starved() {
-        let alone = all(&[("1", 5, 5), ("2", 5, 5)]);
         let none = HashMap::new();
-        assert_eq!(
-            starved(&none, &alone, Duration::from_secs(10)),
-            Duration::ZERO
-        );
-        let half = all(&[("1", 3, 7), ("2", 2, 8)]);
-        assert_eq!(
-            starved(&none, &half, Duration::from_secs(10)),
-            Duration::from_secs(5)
-        );
+        let lacked = |threads: &[(&str, u64, u64)], cpus| {
+            starved(&none, &all(threads), Duration::from_secs(10), cpus).as_secs()
+        };
+        assert_eq!(lacked(&[("1", 5, 5), ("2", 5, 5)], 1), 0);
+        assert_eq!(lacked(&[("1", 3, 7), ("2", 2, 8)], 1), 5);
+        // Each could have had a processor of its own.
+        assert_eq!(lacked(&[("1", 5, 5), ("2", 5, 5)], 2), 5);
+        assert_eq!(lacked(&[("1", 10, 0), ("2", 9, 1)], 2), 1);
     }
 
     #[test]
@@ -152,7 +156,7 @@ mod tests {
             .arg("60")
             .spawn()
             .unwrap();
-        let mut starved = Starved::new(child.id());
+        let mut starved = Starved::new(child.id(), 1);
         std::thread::sleep(PERIOD + Duration::from_millis(100));
         starved.total();
         std::thread::sleep(PERIOD + Duration::from_millis(100));
