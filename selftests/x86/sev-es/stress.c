@@ -72,6 +72,10 @@ static void exits_on_all_processors(void)
 	CHECK(rounds > 0, "no processor got anywhere");
 }
 
+#define ALL_FX_STATE	"st", "st(1)", "st(2)", "st(3)", "st(4)", "st(5)", "st(6)", "st(7)",	\
+			"xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7",		\
+			"xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15"
+
 /* What FXSAVE writes, to a multiple of 16. */
 union fx_state {
 	uint8_t bytes[512];
@@ -90,7 +94,7 @@ static void *restorer(void *arg)
 	while (!done) {
 		for (unsigned int i = 0; i < 1000; i++) {
 			asm volatile("pxor %%xmm1, %%xmm1\n\tfxrstor %1\n\tmovq %%xmm1, %0"
-				     : "=r" (got) : "m" (state) : "xmm1");
+				     : "=r" (got) : "m" (state) : ALL_FX_STATE);
 			if (got != pattern)
 				errors++;
 		}
@@ -101,7 +105,7 @@ static void *restorer(void *arg)
 
 /*
  * Exits on the first processor while the others do nothing but restore their floating point state.
- * An emulated host may keep flags of both in one word.
+ * An emulated host may keep flags of several processors in one word.
  */
 static void exits_beside_fxrstor(void)
 {
@@ -119,7 +123,7 @@ static void exits_beside_fxrstor(void)
 	}
 	if (!count)
 		skip("one processor only");
-	pin_to_cpu(0);
+	CHECK(pin_to_cpu(0), "the first processor may not be used");
 	for (; now() < end; rounds++) {
 		got = cpuid(0x80000002, 0);
 		if (memcmp(&got, &want, sizeof(got)))
