@@ -51,10 +51,10 @@ const WATCHDOG_16S: u8 = 7;
 /// Instructions behind a VMGEXIT at which the reply may change.
 const MAX_REWRITES: u32 = 600;
 
-/// Linux's selectors in an exception's frame, and how many words up the stack from oops_begin() the
-/// frame is looked for.
+/// Linux's selectors in an exception's frame, SS also as it is after an entry from user mode, and
+/// how many words up the stack from oops_begin() the frame is looked for.
 const KERNEL_CS: u64 = 0x10;
-const KERNEL_SS: u64 = 0x18;
+const KERNEL_SS: [u64; 2] = [0x18, 0];
 const FRAME_WITHIN: u64 = 128;
 
 /// The result that the guest's program writes: this bit, and a number.
@@ -420,7 +420,7 @@ impl Vcpu {
         (0..FRAME_WITHIN).any(|at| {
             word(at) == Some(rip)
                 && word(at + 1) == Some(KERNEL_CS)
-                && word(at + 4) == Some(KERNEL_SS)
+                && word(at + 4).is_some_and(|ss| KERNEL_SS.contains(&ss))
         })
     }
 
