@@ -99,19 +99,25 @@ static double rtc_edge(void)
 	return now();
 }
 
-/* The kernel's clock runs on the TSC; the machine's real-time clock is the witness for its rate. */
+/*
+ * The kernel's clock runs on the TSC; the machine's real-time clock is the witness for its rate. A
+ * guest that does not run when the second ends sees that too late, so it gets further attempts.
+ */
 static void tsc_rate_is_right(void)
 {
-	double begin, end;
+	double begin, took = 0;
 
 	if (ioperm(0x70, 2, 1))
 		skip("no ioperm()");
-	begin = rtc_edge();
-	rtc_edge();
-	end = rtc_edge();
-	note("two seconds of the real-time clock are %.3f s of the kernel's", end - begin);
-	CHECK(end - begin > 1.8 && end - begin < 2.2, "the kernel's clock is %.1f %% off",
-	      (end - begin - 2) * 50);
+	for (int attempt = 0; attempt < 4; attempt++) {
+		begin = rtc_edge();
+		rtc_edge();
+		took = rtc_edge() - begin;
+		note("two seconds of the real-time clock are %.3f s of the kernel's", took);
+		if (took > 1.8 && took < 2.2)
+			return;
+	}
+	fail("the kernel's clock is %.1f %% off", (took - 2) * 50);
 }
 
 /* For the box only: the C library itself reads the counter. */
