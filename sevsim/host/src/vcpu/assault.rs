@@ -10,8 +10,6 @@ use hypervisor::HostileEvent;
 use hypervisor::Stop;
 use machine::event::Event;
 use machine::exit;
-use machine::linear::Linear;
-use machine::paging::Paging;
 use machine::paging::Want;
 use machine::paging::Who;
 use machine::step;
@@ -317,10 +315,7 @@ impl Vcpu {
     }
 
     fn end_step(&mut self, step: Step, trapped: bool) -> Stepped {
-        let linear = Linear {
-            memory: &self.world.memory,
-            paging: Paging::of(&self.vmcb.save, self.world.cbit),
-        };
+        let linear = self.linear();
         let saved = self.regs.saved;
         let (rax, rsp) = (self.vmcb.save.rax, self.vmcb.save.rsp);
         let register = |number| state::register(&saved, rax, rsp, number);
@@ -378,20 +373,14 @@ impl Vcpu {
 
     /// Whether the exception that was just taken, with an error code, came from user mode.
     fn frame_of_user(&self) -> bool {
-        let linear = Linear {
-            memory: &self.world.memory,
-            paging: Paging::of(&self.vmcb.save, self.world.cbit),
-        };
+        let linear = self.linear();
         let selector = linear.read_implicit::<1>(self.vmcb.save.rsp.wrapping_add(0x10));
         selector.is_ok_and(|[selector]| selector & 3 == 3)
     }
 
     /// A string of the guest's kernel, as far as it can be printed.
     fn text<'a>(&self, address: u64, buf: &'a mut [u8; 64]) -> &'a str {
-        let linear = Linear {
-            memory: &self.world.memory,
-            paging: Paging::of(&self.vmcb.save, self.world.cbit),
-        };
+        let linear = self.linear();
         let mut len = 0;
         while len < buf.len() {
             let mut byte = [0];
@@ -409,10 +398,7 @@ impl Vcpu {
     /// Whether an exception of the kernel at `rip` is being handled: its frame is on the stack. If
     /// that is CR2 as well the kernel has gone to where no code is.
     fn executed(&self, rip: u64) -> bool {
-        let linear = Linear {
-            memory: &self.world.memory,
-            paging: Paging::of(&self.vmcb.save, self.world.cbit),
-        };
+        let linear = self.linear();
         let word = |index: u64| {
             let at = self.vmcb.save.rsp.wrapping_add(index * 8);
             linear.read_implicit(at).ok().map(u64::from_le_bytes)

@@ -7,8 +7,6 @@ use hypervisor::What;
 use machine::event::Event;
 use machine::event::PAGE_FAULT;
 use machine::exit;
-use machine::linear::Linear;
-use machine::paging::Paging;
 use machine::stage::Table;
 
 use super::state::Vcpu;
@@ -64,10 +62,7 @@ impl Vcpu {
     #[inline(never)]
     fn next_stage(&mut self) {
         let save = &self.vmcb.save;
-        let linear = Linear {
-            memory: &self.world.memory,
-            paging: Paging::of(save, self.world.cbit),
-        };
+        let linear = self.linear();
         let flags = save.idtr.base + u64::from(PAGE_FAULT) * GATE + GATE_FLAGS;
         let page_faults = linear.read_implicit::<1>(flags);
         self.tracker.load(Table {

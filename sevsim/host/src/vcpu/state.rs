@@ -7,7 +7,9 @@ use hypervisor::Entry;
 use hypervisor::MAX_VCPUS;
 use machine::delivery::Tasks;
 use machine::event::Event;
+use machine::linear::Linear;
 use machine::npt::Tables;
+use machine::paging::Paging;
 use machine::stage::Tracker;
 use machine::vmcb::Segment;
 use machine::vmcb::Vmcb;
@@ -23,6 +25,7 @@ use crate::log;
 use crate::memory;
 use crate::pages;
 use crate::pages::InUse;
+use crate::world::Memory;
 use crate::world::World;
 
 /// Physical address of the page where VMRUN keeps the host's state.
@@ -165,6 +168,14 @@ impl Vcpu {
     pub fn switch(&mut self) {
         // SAFETY: the VMCB is valid and this CPU's own; the routine restores all host registers.
         unsafe { world_switch(&raw mut self.regs, self.vmcb.pa()) }
+    }
+
+    /// Guest memory seen through the guest's page tables as they are now.
+    pub fn linear(&self) -> Linear<'static, Memory> {
+        Linear {
+            memory: &self.world.memory,
+            paging: Paging::of(&self.vmcb.save, self.world.cbit),
+        }
     }
 
     /// A general register by its number in instructions.

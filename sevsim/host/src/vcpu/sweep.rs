@@ -11,8 +11,6 @@ use machine::delivery;
 use machine::delivery::Outcome;
 use machine::event::Event;
 use machine::exit;
-use machine::linear::Linear;
-use machine::paging::Paging;
 use machine::paging::Want;
 use machine::paging::Who;
 use machine::step;
@@ -349,10 +347,7 @@ impl Vcpu {
         };
         self.vmcb.control.exceptions = 0;
         let trapped = code == exit::DB;
-        let linear = Linear {
-            memory: &self.world.memory,
-            paging: Paging::of(&self.vmcb.save, self.world.cbit),
-        };
+        let linear = self.linear();
         // As `Vcpu::register`, which borrows all of the vCPU.
         let saved = self.regs.saved;
         let (rax, rsp) = (self.vmcb.save.rax, self.vmcb.save.rsp);
@@ -401,10 +396,7 @@ impl Vcpu {
     #[cold]
     #[inline(never)]
     pub fn iret(&mut self) {
-        let linear = Linear {
-            memory: &self.world.memory,
-            paging: Paging::of(&self.vmcb.save, self.world.cbit),
-        };
+        let linear = self.linear();
         let mut frame = [0; 40];
         let rsp = self.vmcb.save.rsp;
         let back = linear

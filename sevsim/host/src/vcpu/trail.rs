@@ -4,8 +4,6 @@
 use core::fmt;
 
 use machine::isolation::Reason;
-use machine::linear::Linear;
-use machine::paging::Paging;
 
 use super::state::Vcpu;
 use crate::isolation;
@@ -56,10 +54,7 @@ impl Vcpu {
         log!("vCPU {}: last exits{}", self.index, self.trail);
         let save = &self.vmcb.save;
         let base = if save.long_code() { 0 } else { save.ss.base };
-        let stack = Linear {
-            memory: &self.world.memory,
-            paging: Paging::of(save, self.world.cbit),
-        };
+        let stack = self.linear();
         let mut shown = 0;
         for word in 0..WORDS {
             let at = base
