@@ -11,7 +11,6 @@ use crate::hostile;
 use crate::runner;
 use crate::runner::Outcome;
 use crate::runner::Places;
-use crate::suite;
 use crate::suite::Test;
 
 /// Per cent of exits, and of VMGEXITs, that have to be handled without leaving.
@@ -438,6 +437,16 @@ fn times(mut ratios: Vec<f64>) -> Result<String, String> {
     }
 }
 
+/// The number that follows `--vcpus` in the options for sevsim-run; without it there is one vCPU.
+fn vcpus(options: &str) -> usize {
+    let mut words = options.split_whitespace();
+    words
+        .find(|word| *word == "--vcpus")
+        .and_then(|_| words.next())
+        .and_then(|number| number.parse().ok())
+        .unwrap_or(1)
+}
+
 impl Test for Case {
     fn name(&self) -> &str {
         self.name
@@ -469,7 +478,7 @@ impl Test for Case {
                 let output = output.map_err(|error| format!("no output was kept: {error}"))?;
                 judge(
                     what,
-                    suite::vcpus(self.args),
+                    vcpus(self.args),
                     &outcome,
                     &String::from_utf8_lossy(&output),
                 )
@@ -589,5 +598,13 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), cases().len());
+    }
+
+    #[test]
+    fn options_tell_the_vcpus() {
+        assert_eq!(vcpus("--vcpus 8 --cbit 47"), 8);
+        assert_eq!(vcpus("--memory 512 --vcpus 2"), 2);
+        assert_eq!(vcpus("--cbit 47"), 1);
+        assert_eq!(vcpus(""), 1);
     }
 }

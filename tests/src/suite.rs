@@ -53,16 +53,6 @@ impl<T: Test + ?Sized> Test for Box<T> {
     }
 }
 
-/// The number that follows `--vcpus` in the options for sevsim-run; without it there is one vCPU.
-pub fn vcpus(options: &str) -> usize {
-    let mut words = options.split_whitespace();
-    words
-        .find(|word| *word == "--vcpus")
-        .and_then(|_| words.next())
-        .and_then(|number| number.parse().ok())
-        .unwrap_or(1)
-}
-
 /// Calls `work` for each index below `count`, on `jobs` threads; `done` sees the results in order.
 fn in_order<R: Send>(
     count: usize,
@@ -188,13 +178,5 @@ mod tests {
     #[test]
     fn nothing_to_do_ends() {
         in_order(0, 2, |_| (), |_, ()| panic!("there is no result"));
-    }
-
-    #[test]
-    fn options_tell_the_vcpus() {
-        assert_eq!(vcpus("--vcpus 8 --cbit 47"), 8);
-        assert_eq!(vcpus("--memory 512 --vcpus 2"), 2);
-        assert_eq!(vcpus("--cbit 47"), 1);
-        assert_eq!(vcpus(""), 1);
     }
 }
