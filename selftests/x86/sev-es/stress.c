@@ -15,6 +15,7 @@
 #include "check.h"
 
 #define SECONDS		1.5
+#define MAX_THREADS	64
 
 static atomic_int errors;
 static atomic_ulong rounds, restores, ticks;
@@ -53,18 +54,26 @@ static void *worker(void *arg)
 	return NULL;
 }
 
-static void exits_on_all_processors(void)
+/* Starts a thread for each processor from the one with this number on. Gives their count. */
+static int start(int first, void *(*work)(void *), pthread_t *threads)
 {
-	pthread_t threads[64];
 	int count = 0;
 
-	for (int cpu = 0; cpu < cpu_count() && cpu < 64; cpu++) {
+	for (int cpu = first; cpu < cpu_count() && cpu < MAX_THREADS; cpu++) {
 		if (!cpu_online(cpu))
 			continue;
-		CHECK(!pthread_create(&threads[count], NULL, worker, (void *)(long)cpu),
+		CHECK(!pthread_create(&threads[count], NULL, work, (void *)(long)cpu),
 		      "pthread_create");
 		count++;
 	}
+	return count;
+}
+
+static void exits_on_all_processors(void)
+{
+	pthread_t threads[MAX_THREADS];
+	int count = start(0, worker, threads);
+
 	for (int i = 0; i < count; i++)
 		pthread_join(threads[i], NULL);
 	note("%lu rounds on %d processors", rounds, count);
@@ -111,16 +120,9 @@ static void exits_beside_fxrstor(void)
 {
 	struct leaf want = cpuid(0x80000002, 0), got;
 	double end = now() + 2 * SECONDS;
-	pthread_t threads[64];
-	int count = 0;
+	pthread_t threads[MAX_THREADS];
+	int count = start(1, restorer, threads);
 
-	for (int cpu = 1; cpu < cpu_count() && cpu < 64; cpu++) {
-		if (!cpu_online(cpu))
-			continue;
-		CHECK(!pthread_create(&threads[count], NULL, restorer, (void *)(long)cpu),
-		      "pthread_create");
-		count++;
-	}
 	if (!count)
 		skip("one processor only");
 	CHECK(pin_to_cpu(0), "the first processor may not be used");
