@@ -85,11 +85,15 @@ pub(crate) unsafe extern "C" fn __sev_es_ist_enter(regs: *mut bindings::pt_regs)
     // Eight bytes for the old value.
     let new = top.wrapping_sub(size_of::<u64>() as u64);
 
+    // The entry first: a #VC that the hypervisor injects before it is moved is written over the
+    // place for the old value.
+    //
     // SAFETY: `new` is in the #VC stack of this CPU, and nothing is in use below `top`: the
-    // interrupted context is above, and #VC exceptions of this NMI have not happened yet.
+    // interrupted context is above, and #VC exceptions of this NMI have not happened yet. One that
+    // is injected in between stays below `new`.
     unsafe {
-        (new as *mut u64).write_volatile(old);
         this_cpu_write!(bindings::cpu_tss_rw, IST_VC, new);
+        (new as *mut u64).write_volatile(old);
     }
 }
 
