@@ -165,8 +165,8 @@ help:
 #H                    without SEV, with C, and with Rust
 #H   make test-configs   build and boot the Rust kernel by gcc, by the newest rustc, and with the
 #H                    options of tests/configs: mitigations, KASAN and lockdep, KCSAN, LTO (about 15
-#H                    minutes each on two cores); one without SEV; for 32 bits what the series
-#H                    touches
+#H                    minutes each on two cores); Debian's own (half an hour); one without SEV; for
+#H                    32 bits what the series touches
 #H       CONFIGS='gcc ...'           only these
 #H   make test-decode the protocol core's instruction decoder against two others, on all encodings,
 #H                    and its emulation against Unicorn's (some minutes)
