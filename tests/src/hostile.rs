@@ -25,6 +25,12 @@ const DEADLY: u64 = 3;
 /// Attempts for each 1000 steps.
 const ATTEMPTS_PER_1000_STEPS: u64 = 35;
 
+/// Operations of assault.c whose entry code is swept: each event at each instruction.
+const SWEPT: [u32; 8] = [0, 1, 3, 5, 9, 10, 11, 12];
+
+/// Attempts of a sweep, at least: the shortest one has three instructions in the kernel.
+const SWEEP: usize = 24;
+
 /// vCPUs of a guest that is attacked on all of them, and for how many steps of the other guest it
 /// makes one.
 const SMP_CPUS: usize = 2;
@@ -87,6 +93,8 @@ enum Work {
     Deadly,
     /// So many attacks on the kernel, after each of which the guest is put back.
     Attempts(u64),
+    /// An attack by each event at each instruction of the entry code of this operation.
+    Sweep(u32),
     /// An attack on the kernel that was found with the same seed: step, operation, and what the C
     /// handler does wrong still.
     Attempt(u32, u32, String),
@@ -148,6 +156,7 @@ impl Case {
             }
             Work::Deadly => "-d,-t,k,-n,200".into(),
             Work::Attempts(count) => format!("-n,{count}"),
+            Work::Sweep(operation) => format!("-x,-c,{operation}"),
             Work::Attempt(step, operation, _) => format!("-s,{step},-c,{operation},-t,e"),
         };
         let name = if self.attempts() {
@@ -190,7 +199,10 @@ impl Case {
 
     /// Whether the guest is put back after each attack.
     fn attempts(&self) -> bool {
-        matches!(self.work, Work::Attempts(_) | Work::Attempt(..))
+        matches!(
+            self.work,
+            Work::Attempts(_) | Work::Attempt(..) | Work::Sweep(_)
+        )
     }
 
     /// What is wrong with a run of attempts, if anything.
@@ -208,6 +220,9 @@ impl Case {
                 return Some(format!("{} of {count} attempts", all.len()));
             }
             Work::Attempt(..) if all.len() != 1 => return Some("no attempt".into()),
+            Work::Sweep(_) if all.len() < SWEEP => {
+                return Some(format!("{} attempts only", all.len()));
+            }
             _ => (),
         }
         let mut lines: Vec<_> = known.lines().filter(|line| !line.is_empty()).collect();
@@ -337,6 +352,7 @@ pub fn cases(top: &Path, seeds: &[u64], steps: u64) -> Vec<Case> {
         let operation = one.operation.unwrap_or_default();
         work.push((one.seed, Work::Attempt(one.step, operation, one.c)));
     }
+    work.extend(SWEPT.map(|operation| (0, Work::Sweep(operation))));
     for seed in seeds {
         work.push((*seed, Work::Smp(steps / STEPS_PER_SMP)));
         let attempts = (steps * ATTEMPTS_PER_1000_STEPS).div_ceil(1000);
@@ -352,9 +368,15 @@ pub fn cases(top: &Path, seeds: &[u64], steps: u64) -> Vec<Case> {
             Work::Deadly => "deadly".into(),
             Work::Attempts(_) => "attempts".into(),
             Work::Attempt(step, operation, _) => format!("attempt-{operation}-{step}"),
+            // No seed has a say.
+            Work::Sweep(operation) => format!("sweep-{operation}"),
+        };
+        let suffix = match work {
+            Work::Sweep(_) => String::new(),
+            _ => format!("-{seed}"),
         };
         Case {
-            name: format!("hostile-{}-{kind}-{seed}", kernel.name()),
+            name: format!("hostile-{}-{kind}{suffix}", kernel.name()),
             kernel,
             seed: *seed,
             work: work.clone(),
@@ -488,6 +510,10 @@ mod tests {
         assert!(rust
             .attempts_complaint(&outcome(0, 0, ""), "", &good)
             .is_some());
+        let sweep = case(Kernel::Rust, Work::Sweep(1));
+        assert!(sweep.attempts_complaint(&run, "", &good).is_some());
+        let many = vec![good[0].clone(); SWEEP];
+        assert_eq!(sweep.attempts_complaint(&run, "", &many), None);
         let c = case(Kernel::C, Work::Attempts(1));
         assert_eq!(c.attempts_complaint(&run, "attempt: oops", &oops), None);
         assert!(c.attempts_complaint(&run, "attempt: hang", &oops).is_some());

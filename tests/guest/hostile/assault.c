@@ -3,8 +3,10 @@
  * assault.c - attacks on the kernel, by sevsim's test port (option hostile=SEED): most of them end
  * the guest, so each one is an attempt, after which sevsim puts the guest back to where it began.
  *
- * Usage: assault [-n STEPS] [-f FIRST] [-s STEP.STEP...] [-c NUMBER] [-t TARGETS] [-o]
+ * Usage: assault [-n STEPS | -x] [-f FIRST] [-s STEP.STEP...] [-c NUMBER] [-t TARGETS] [-o]
  *   -n STEPS    (default 300)
+ *   -x          a sweep: each event of a table at each instruction of the kernel's entry code (a
+ *               step's number says which); with -s those steps of it, with -c one operation
  *   -f FIRST    number of the first step (default 1)
  *   -s LIST     only these steps, with dots between them
  *   -c NUMBER   only this operation, by its number in the table below
@@ -63,11 +65,13 @@ enum {
 
 static struct shared {
 	volatile unsigned int step;
-	unsigned int attempts, injected, warned, ends[ENDS], good, wrong, signals, died, failed;
+	unsigned int attempts, injected, missed, warned, ends[ENDS];
+	unsigned int good, wrong, signals, died, failed;
 } *shared;
 
 static unsigned int list[256], listed;
 static int only = -1;
+static bool sweep;
 static int msr_fd, cpuid_fd, null_fd, pipes[2];
 static volatile uint8_t *mmio;
 
@@ -259,31 +263,61 @@ static bool do_write(void)
 	return write(null_fd, "x", 1) == 1;
 }
 
+static const char vc_entry[] = "asm_exc_vmm_communication";
+
 static const struct scenario {
 	const char *name, *start;
 	bool (*run)(void);
 	unsigned int depth;
 	bool exits;			/* exits of the kernel itself */
 	bool user;			/* begins with an exception of user space */
+	unsigned int entry;		/* instructions that are swept */
+	unsigned int before;		/* so many instructions before an NMI, whose are swept */
 } scenarios[] = {
-	{ "syscall", "entry_SYSCALL_64", do_getppid, 250, false, false },
-	{ "syscall, return", "entry_SYSRETQ_unsafe_stack", do_getppid, 12, false, false },
-	{ "syscall, C", "do_syscall_64", do_write, 500, false, false },
-	{ "cpuid of user space", "asm_exc_vmm_communication", do_user_cpuid, 900, false, true },
-	{ "port of user space", "asm_exc_vmm_communication", do_user_port, 900, false, true },
-	{ "RDMSR", "asm_exc_vmm_communication", do_msr, 900, true, false },
-	{ "CPUID", "asm_exc_vmm_communication", do_cpuid, 900, true, false },
-	{ "MMIO, read", "asm_exc_vmm_communication", do_mmio_read, 1500, true, false },
-	{ "MMIO, write", "asm_exc_vmm_communication", do_mmio_write, 1500, true, false },
-	{ "page fault", "asm_exc_page_fault", do_fault, 1500, false, false },
-	{ "NMI", "asm_exc_nmi", do_nmi, 900, false, false },
-	{ "timer", "asm_sysvec_apic_timer_interrupt", do_timer, 900, true, false },
+	{ "syscall", "entry_SYSCALL_64", do_getppid, 250, .entry = 60 },
+	{ "syscall, return", "entry_SYSRETQ_unsafe_stack", do_getppid, 12, .entry = 12 },
+	{ "syscall, C", "do_syscall_64", do_write, 500, .entry = 0 },
+	{ "cpuid of user space", vc_entry, do_user_cpuid, 900, .user = true, .entry = 100 },
+	{ "port of user space", vc_entry, do_user_port, 900, .user = true },
+	{ "RDMSR", vc_entry, do_msr, 900, .exits = true, .entry = 120 },
+	{ "CPUID", vc_entry, do_cpuid, 900, .exits = true },
+	{ "MMIO, read", vc_entry, do_mmio_read, 1500, .exits = true },
+	{ "MMIO, write", vc_entry, do_mmio_write, 1500, .exits = true },
+	{ "page fault", "asm_exc_page_fault", do_fault, 1500, .entry = 60 },
+	{ "NMI", "asm_exc_nmi", do_nmi, 900, .entry = 200 },
+	{ "timer", "asm_sysvec_apic_timer_interrupt", do_timer, 900, .exits = true, .entry = 60 },
+	{ "NMI in #VC", vc_entry, do_msr, 900, .exits = true, .entry = 100, .before = 10 },
 };
 
 #define SCENARIOS	(sizeof(scenarios) / sizeof(scenarios[0]))
+/* Those without an NMI, for attacks at random. */
+#define RANDOM		(SCENARIOS - 1)
+
+/*
+ * Events of a sweep, as the test port takes them: those that the kernel may return from. The last
+ * one, an NMI, is not for the entry of an NMI that came out of turn.
+ */
+#define VC(code)		(0x101d0000U | (code))
+#define INTERRUPT(vector)	(0x20000000U | (vector) << 16)
+#define EXCEPTION(vector, error) (0x30000000U | (vector) << 16 | (error))
+#define NMI			0x40020000U
+#define RAW_NMI			0x50020000U
+
+static const uint32_t events[] = {
+	VC(0x72), VC(0x400), VC(0x41), EXCEPTION(1, 0), EXCEPTION(14, 0), INTERRUPT(0x80),
+	INTERRUPT(0xec), NMI,
+};
+
+#define EVENTS		(sizeof(events) / sizeof(events[0]))
+
+/* A step's number in a sweep: operation, instruction, event. */
+#define SWEEP_STEP(operation, boundary, event)	((operation) << 20 | (boundary) << 8 | (event))
+#define OPERATION(step)	((step) >> 20)
+#define BOUNDARY(step)	((step) >> 8 & 0xfff)
+#define EVENT(step)	((step) & 0xff)
 
 /* Where sevsim stops: beginning of the attack, panic, oops, warning. */
-static uint64_t starts[SCENARIOS], stops[3];
+static uint64_t starts[SCENARIOS], stops[3], nmi_entry;
 
 static void on_signal(int sig)
 {
@@ -315,13 +349,15 @@ static void find_symbols(void)
 		for (size_t i = 0; i < 3; i++)
 			if (!strcmp(name, names[i]))
 				stops[i] = address;
+		if (!strcmp(name, "asm_exc_nmi"))
+			nmi_entry = address;
 	}
 	if (file)
 		fclose(file);
 	for (size_t i = 0; i < SCENARIOS; i++)
 		if (!starts[i])
 			printf("# no symbol %s\n", scenarios[i].start);
-	if (!stops[0] || !stops[1] || !stops[2]) {
+	if (!stops[0] || !stops[1] || !stops[2] || !nmi_entry) {
 		printf("Bail out! no symbols of the kernel\n");
 		exit(2);
 	}
@@ -360,12 +396,17 @@ static void account(unsigned int step, const struct scenario *scenario, uint32_t
 		printf("# step %u: %s: warning\n", step, scenario->name);
 }
 
-static void attempt(unsigned int step, char letter, uint64_t random)
+/* False if the operation was over before the event was due. */
+static bool attempt(unsigned int step, char letter, uint64_t random)
 {
 	const struct scenario *scenario;
-	unsigned int index = only < 0 ? random % SCENARIOS : (unsigned int)only, target;
+	unsigned int index = only < 0 ? random % RANDOM : (unsigned int)only, target, depth;
 	uint32_t outcome;
 
+	if (sweep) {
+		index = OPERATION(step);
+		letter = 'e';
+	}
 	switch (letter) {
 	case 'e':
 		target = TARGET_KERNEL_EVENT;
@@ -378,12 +419,23 @@ static void attempt(unsigned int step, char letter, uint64_t random)
 		break;
 	}
 	while ((target != TARGET_KERNEL_EVENT && !scenarios[index].exits) || !starts[index])
-		index = (index + 1) % SCENARIOS;
+		index = (index + 1) % RANDOM;
 	scenario = &scenarios[index];
 	tell_address(starts[index]);
 	for (int i = 0; i < 3; i++)
 		tell_address(stops[i]);
-	test_out(TEST_ATTEMPT, scenario->depth | (scenario->user ? FROM_USER : 0));
+	depth = scenario->depth;
+	if (sweep && scenario->before) {
+		test_out(TEST_ADDRESS, RAW_NMI);
+		tell_address(nmi_entry);
+		test_out(TEST_ADDRESS, BOUNDARY(step));
+		test_out(TEST_ADDRESS, events[EVENT(step)]);
+		depth = scenario->before;
+	} else if (sweep) {
+		test_out(TEST_ADDRESS, events[EVENT(step)]);
+		depth = BOUNDARY(step);
+	}
+	test_out(TEST_ATTEMPT, depth | (scenario->user ? FROM_USER : 0));
 	/* Here it goes on once more when the attempt is over, whatever has been done since. */
 	outcome = test_in(TEST_ATTEMPT);
 	if (!outcome) {
@@ -397,6 +449,32 @@ static void attempt(unsigned int step, char letter, uint64_t random)
 		_exit(3);
 	}
 	account(step, scenario, outcome);
+	return outcome & TOLD_INJECTED;
+}
+
+/*
+ * Steps of a sweep: the next one. An operation is over where no event finds its instruction any
+ * more; a single one may have come too late, as an interrupt does that arrives in an idle CPU.
+ */
+static unsigned int next_step(unsigned int step, bool injected)
+{
+	unsigned int operation = OPERATION(step), boundary = BOUNDARY(step);
+	unsigned int event = EVENT(step) + 1;
+	bool over = false;
+
+	shared->missed = injected ? 0 : shared->missed + 1;
+	if (event >= EVENTS - !!scenarios[operation].before) {
+		over = shared->missed >= event;
+		event = 0;
+		boundary++;
+	}
+	if (over || boundary >= scenarios[operation].entry) {
+		boundary = event = shared->missed = 0;
+		do
+			operation = only < 0 ? operation + 1 : SCENARIOS;
+		while (operation < SCENARIOS && !scenarios[operation].entry);
+	}
+	return SWEEP_STEP(operation, boundary, event);
 }
 
 static void worker(unsigned int end, const char *targets)
@@ -408,7 +486,12 @@ static void worker(unsigned int end, const char *targets)
 			_exit(4);
 		}
 	}
-	while (shared->step < end) {
+	while (sweep && !listed && OPERATION(shared->step) < SCENARIOS) {
+		unsigned int step = shared->step;
+
+		shared->step = next_step(step, attempt(step, 'e', 0));
+	}
+	while ((!sweep || listed) && shared->step < end) {
 		unsigned int index = shared->step, step = listed ? list[index] : index;
 		uint64_t random = mix(step * 0x9e3779b97f4a7c15);
 
@@ -426,10 +509,13 @@ int main(int argc, char **argv)
 	int opt, status;
 	pid_t pid;
 
-	while ((opt = getopt(argc, argv, "n:f:s:t:c:o")) != -1) {
+	while ((opt = getopt(argc, argv, "n:xf:s:t:c:o")) != -1) {
 		switch (opt) {
 		case 'n':
 			steps = atoi(optarg);
+			break;
+		case 'x':
+			sweep = true;
 			break;
 		case 'f':
 			first = atoi(optarg);
@@ -450,6 +536,12 @@ int main(int argc, char **argv)
 			oopses = true;
 			break;
 		default:
+			return 2;
+		}
+	}
+	for (unsigned int i = 0; sweep && i < listed; i++) {
+		if (OPERATION(list[i]) >= SCENARIOS || EVENT(list[i]) >= EVENTS) {
+			fprintf(stderr, "assault: no step %u in a sweep\n", list[i]);
 			return 2;
 		}
 	}
@@ -476,6 +568,10 @@ int main(int argc, char **argv)
 		printf("Bail out! no pci-testdev: run it with -device pci-testdev\n");
 		return 2;
 	}
+	if (sweep && !listed) {
+		first = only < 0 ? 0 : SWEEP_STEP((unsigned int)only, 0, 0);
+		steps = 0;
+	}
 	shared->step = first;
 	pid = fork();
 	if (!pid)
@@ -486,6 +582,8 @@ int main(int argc, char **argv)
 		test_out(TEST_ATTEMPT, RETURNED | DIED);
 	test_out(TEST_STEP, 0);
 	tried = shared->attempts;
+	if (!steps)
+		steps = tried;
 	bad = shared->wrong + shared->ends[END_TRIPLE] + shared->ends[END_HANG] +
 	      shared->ends[END_RESET];
 	printf("# %u attempts, %u events injected, %u warnings\n", tried, shared->injected,

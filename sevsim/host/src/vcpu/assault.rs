@@ -100,8 +100,10 @@ pub struct Assault {
     /// An attempt is under way.
     attempt: bool,
     addresses: [u64; ADDRESSES],
-    /// Halves of addresses that the test port got in this step.
+    /// Halves of addresses that the test port got in this step, and a word behind them.
     halves: usize,
+    /// What the guest's program wants; its event is 0 if any will do.
+    wish: Wish,
     depth: u64,
     from_user: bool,
     boundary: u64,
@@ -113,6 +115,33 @@ pub struct Assault {
     warned: bool,
     outcome: u32,
     begun: u64,
+}
+
+/// An attack that the guest's program chose: words of the test port, behind the addresses.
+#[derive(Default)]
+struct Wish {
+    words: [u32; WISH_WORDS],
+    told: usize,
+}
+
+/// The event; and the halves of an address, a number of instructions behind it, and another event
+/// there, which follows the first one.
+const WISH_WORDS: usize = 5;
+
+impl Wish {
+    fn tell(&mut self, word: u32) {
+        if let Some(place) = self.words.get_mut(self.told) {
+            *place = word;
+            self.told += 1;
+        }
+    }
+
+    /// The event that follows, where its instructions are counted from, and how many they are.
+    fn next(&self) -> Option<(u64, u64, HostileEvent)> {
+        let [_, low, high, boundary, event] = self.words;
+        let address = u64::from(low) | (u64::from(high) << 32);
+        Some((address, boundary.into(), HostileEvent::of_word(event)?))
+    }
 }
 
 /// Where an event was injected.
@@ -128,7 +157,7 @@ impl Vcpu {
     pub fn assault_arm(&mut self) {
         let vm = &self.world.vm;
         let assault = &mut self.assault;
-        let chosen = vm.hostile_kernel_event(self.index, assault.depth);
+        let chosen = vm.hostile_kernel_event(self.index, assault.depth, assault.wish.words[0]);
         assault.phase = match chosen {
             Some((boundary, event)) if assault.attempt => {
                 assault.boundary = boundary;
@@ -140,7 +169,7 @@ impl Vcpu {
         };
     }
 
-    /// The test port: half of an address.
+    /// The test port: half of an address; behind all of them, what is to be injected.
     pub fn assault_address(&mut self, half: u32) {
         let halves = self.assault.halves;
         if let Some(address) = self.assault.addresses.get_mut(halves / 2) {
@@ -150,6 +179,8 @@ impl Vcpu {
                 *address | (u64::from(half) << 32)
             };
             self.assault.halves += 1;
+        } else {
+            self.assault.wish.tell(half);
         }
     }
 
@@ -228,14 +259,28 @@ impl Vcpu {
         let Some(event) = self.assault.event else {
             return;
         };
-        let (code, _) = self.code_bytes();
-        let mut bytes = [0; 8];
-        bytes.copy_from_slice(&code[..8]);
-        self.assault.place = Some(Place {
-            rip: self.vmcb.save.rip,
-            cpl: self.vmcb.save.cpl,
-            bytes,
-        });
+        if let Some((address, boundary, event)) = self.assault.wish.next() {
+            let assault = &mut self.assault;
+            assault.wish = Wish::default();
+            assault.addresses[START] = address;
+            assault.boundary = boundary;
+            assault.event = Some(event);
+            assault.from_user = false;
+            assault.phase = Phase::Seek;
+            // SAFETY: as in assault_attempt().
+            unsafe {
+                core::arch::asm!("mov dr0, {}", in(reg) address, options(nomem, nostack));
+            }
+        } else {
+            let (code, _) = self.code_bytes();
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(&code[..8]);
+            self.assault.place = Some(Place {
+                rip: self.vmcb.save.rip,
+                cpl: self.vmcb.save.cpl,
+                bytes,
+            });
+        }
         self.world.vm.hostile_injected(self.index, event);
         match event {
             HostileEvent::Vc(code) => self.vc(code.into()),
@@ -502,6 +547,7 @@ impl Vcpu {
         let assault = &mut self.assault;
         assault.outcome = ((end as u32) << 28) | warning | injected | detail;
         assault.attempt = false;
+        assault.wish = Wish::default();
         assault.phase = Phase::Off;
         assault.step = None;
     }

@@ -137,11 +137,19 @@ impl<P: Platform> Vm<P> {
     }
 
     /// The event to inject into the kernel in this step, and how many of `depth` instructions pass
-    /// before it.
-    pub fn hostile_kernel_event(&self, vcpu: usize, depth: u64) -> Option<(u64, event::Event)> {
+    /// before it: all of them, if the guest's program says which event by its word.
+    pub fn hostile_kernel_event(
+        &self,
+        vcpu: usize,
+        depth: u64,
+        word: u32,
+    ) -> Option<(u64, event::Event)> {
         let hostile = &self.vcpus()[vcpu].own.hostile;
         let mut random = hostile.kernel_event(self.options().hostile.as_ref()?)?;
-        Some(event::choose_kernel(&mut random, depth))
+        match event::Event::of_word(word) {
+            Some(event) => Some((depth, event)),
+            None => Some(event::choose_kernel(&mut random, depth)),
+        }
     }
 
     /// An event went into the kernel.

@@ -38,6 +38,20 @@ impl Event {
             Self::RawNmi => (5 << 28) | (2 << 16),
         }
     }
+
+    /// What such a word says.
+    pub fn of_word(word: u32) -> Option<Self> {
+        let vector = (word >> 16) as u8;
+        let error = word & 0xffff;
+        match word >> 28 {
+            1 => Some(Self::Vc(error)),
+            2 => Some(Self::Interrupt(vector)),
+            3 => Some(Self::Exception { vector, error }),
+            4 => Some(Self::Nmi),
+            5 => Some(Self::RawNmi),
+            _ => None,
+        }
+    }
 }
 
 /// Error codes of #VC: the exits that guests know, neighbours of theirs, and nonsense.
@@ -187,5 +201,17 @@ mod tests {
         assert_eq!(fault.word(), 0x300e_0006);
         assert_eq!(Event::Nmi.word(), 0x4002_0000);
         assert_eq!(Event::RawNmi.word(), 0x5002_0000);
+        let all = [
+            Event::Vc(0x400),
+            Event::Interrupt(0x80),
+            fault,
+            Event::Nmi,
+            Event::RawNmi,
+        ];
+        for event in all {
+            assert_eq!(Event::of_word(event.word() as u32), Some(event));
+        }
+        assert_eq!(Event::of_word(0), None);
+        assert_eq!(Event::of_word(u32::MAX), None);
     }
 }
