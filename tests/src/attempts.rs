@@ -8,7 +8,7 @@ const PATTERN: u64 = 0xffff_ffff_5ec2_0000;
 
 /// #AC: a hypervisor that intercepts it may hand it on.
 const ALIGNMENT_CHECK: u64 = 0x51;
-/// #DB, likewise.
+/// #DB, likewise. The kernel finds no cause for it, and goes on.
 const DEBUG: u64 = 0x41;
 /// An access to memory.
 const NESTED_PAGE_FAULT: u64 = 0x400;
@@ -135,7 +135,7 @@ impl Attempt {
             "TripleFault" => Some("triple fault"),
             "Hang" => Some("hang"),
             "Reset" => Some("reset"),
-            "Oops" if self.made_up() => Some("oops"),
+            "Oops" if self.made_up() || self.vc() == Some(DEBUG) => Some("oops"),
             "Returned" if self.made_up() && self.vc() == Some(NESTED_PAGE_FAULT) => {
                 Some("memory was accessed in the host's way")
             }
@@ -229,6 +229,9 @@ mod tests {
             .contains("memory"));
         assert_eq!(problem(&[returned, ("31, c0", "0f, 32")]), None);
         assert_eq!(problem(&[returned, ("7c", "41")]), None);
+        let oops = ("Terminated", "Oops");
+        assert!(problem(&[oops, ("7c", "41")]).is_some());
+        assert_eq!(problem(&[oops, ("7c", "51")]), None);
         assert!(problem(&[("warned=false", "warned=true")]).is_some());
     }
 

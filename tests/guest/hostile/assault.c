@@ -284,7 +284,7 @@ static const struct scenario {
 	{ "MMIO, read", vc_entry, do_mmio_read, 1500, .exits = true },
 	{ "MMIO, write", vc_entry, do_mmio_write, 1500, .exits = true },
 	{ "page fault", "asm_exc_page_fault", do_fault, 1500, .entry = 60 },
-	{ "NMI", "asm_exc_nmi", do_nmi, 900, .entry = 200 },
+	{ "NMI", "asm_exc_nmi", do_nmi, 900, .entry = 240 },
 	{ "timer", "asm_sysvec_apic_timer_interrupt", do_timer, 900, .exits = true, .entry = 60 },
 	{ "NMI in #VC", vc_entry, do_msr, 900, .exits = true, .entry = 100, .before = 10 },
 };
