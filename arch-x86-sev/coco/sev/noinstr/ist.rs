@@ -88,9 +88,11 @@ pub(crate) unsafe extern "C" fn __sev_es_ist_enter(regs: *mut bindings::pt_regs)
     // The entry first: a #VC that the hypervisor injects before it is moved is written over the
     // place for the old value.
     //
-    // SAFETY: `new` is in the #VC stack of this CPU, and nothing is in use below `top`: the
-    // interrupted context is above, and #VC exceptions of this NMI have not happened yet. One that
-    // is injected in between stays below `new`.
+    // SAFETY: `new` is in the #VC stack of this CPU. Nothing is in use below `top`: an interrupted
+    // context on this stack is above, and #VC exceptions of this NMI have not happened yet. One that
+    // is injected in between stays below `new`. Where the hypervisor has events injected in the
+    // entry code of #VC before the NMI, so that the stack is in use without `regs` being on it,
+    // `vc_switch_off_ist()` finds out, and the kernel panics.
     unsafe {
         this_cpu_write!(bindings::cpu_tss_rw, IST_VC, new);
         (new as *mut u64).write_volatile(old);
