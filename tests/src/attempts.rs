@@ -71,6 +71,11 @@ impl Attempt {
         })
     }
 
+    /// Whether an event was injected.
+    pub fn injected(&self) -> bool {
+        !self.event.is_empty()
+    }
+
     /// The error code, if the event is a #VC.
     fn vc(&self) -> Option<u64> {
         let code = self.event.strip_prefix("Vc(")?.strip_suffix(')')?;

@@ -25,11 +25,22 @@ const DEADLY: u64 = 3;
 /// Attempts for each 1000 steps.
 const ATTEMPTS_PER_1000_STEPS: u64 = 35;
 
-/// Operations of assault.c whose entry code is swept: each event at each instruction.
-const SWEPT: [u32; 8] = [0, 1, 3, 5, 9, 10, 11, 12];
+/// Operations of assault.c whose entry code is swept, each event at each instruction, and at how
+/// many instructions there has to be one. The second is three instructions in the kernel; to a
+/// timer's interrupt some events come too late.
+const SWEPT: [(u32, usize); 8] = [
+    (0, 60),
+    (1, 3),
+    (3, 100),
+    (5, 120),
+    (9, 60),
+    (10, 240),
+    (11, 50),
+    (12, 100),
+];
 
-/// Attempts of a sweep, at least: the shortest one has three instructions in the kernel.
-const SWEEP: usize = 24;
+/// Events for each instruction of a sweep.
+const SWEEP_EVENTS: usize = 7;
 
 /// vCPUs of a guest that is attacked on all of them, and for how many steps of the other guest it
 /// makes one.
@@ -93,8 +104,9 @@ enum Work {
     Deadly,
     /// So many attacks on the kernel, after each of which the guest is put back.
     Attempts(u64),
-    /// An attack by each event at each instruction of the entry code of this operation.
-    Sweep(u32),
+    /// An attack by each event at each instruction of the entry code of this operation, and how
+    /// many instructions these are at least.
+    Sweep(u32, usize),
     /// An attack on the kernel that was found with the same seed: step, operation, and what the C
     /// handler does wrong still.
     Attempt(u32, u32, String),
@@ -156,7 +168,7 @@ impl Case {
             }
             Work::Deadly => "-d,-t,k,-n,200".into(),
             Work::Attempts(count) => format!("-n,{count}"),
-            Work::Sweep(operation) => format!("-x,-c,{operation}"),
+            Work::Sweep(operation, _) => format!("-x,-c,{operation}"),
             Work::Attempt(step, operation, _) => format!("-s,{step},-c,{operation},-t,e"),
         };
         let name = if self.attempts() {
@@ -201,7 +213,7 @@ impl Case {
     fn attempts(&self) -> bool {
         matches!(
             self.work,
-            Work::Attempts(_) | Work::Attempt(..) | Work::Sweep(_)
+            Work::Attempts(_) | Work::Attempt(..) | Work::Sweep(..)
         )
     }
 
@@ -220,8 +232,11 @@ impl Case {
                 return Some(format!("{} of {count} attempts", all.len()));
             }
             Work::Attempt(..) if all.len() != 1 => return Some("no attempt".into()),
-            Work::Sweep(_) if all.len() < SWEEP => {
-                return Some(format!("{} attempts only", all.len()));
+            Work::Sweep(_, least) => {
+                let injected = all.iter().filter(|one| one.injected()).count();
+                if injected < least * SWEEP_EVENTS {
+                    return Some(format!("{injected} events only"));
+                }
             }
             _ => (),
         }
@@ -352,7 +367,7 @@ pub fn cases(top: &Path, seeds: &[u64], steps: u64) -> Vec<Case> {
         let operation = one.operation.unwrap_or_default();
         work.push((one.seed, Work::Attempt(one.step, operation, one.c)));
     }
-    work.extend(SWEPT.map(|operation| (0, Work::Sweep(operation))));
+    work.extend(SWEPT.map(|(operation, least)| (0, Work::Sweep(operation, least))));
     for seed in seeds {
         work.push((*seed, Work::Smp(steps / STEPS_PER_SMP)));
         let attempts = (steps * ATTEMPTS_PER_1000_STEPS).div_ceil(1000);
@@ -369,10 +384,10 @@ pub fn cases(top: &Path, seeds: &[u64], steps: u64) -> Vec<Case> {
             Work::Attempts(_) => "attempts".into(),
             Work::Attempt(step, operation, _) => format!("attempt-{operation}-{step}"),
             // No seed has a say.
-            Work::Sweep(operation) => format!("sweep-{operation}"),
+            Work::Sweep(operation, _) => format!("sweep-{operation}"),
         };
         let suffix = match work {
-            Work::Sweep(_) => String::new(),
+            Work::Sweep(..) => String::new(),
             _ => format!("-{seed}"),
         };
         Case {
@@ -510,9 +525,9 @@ mod tests {
         assert!(rust
             .attempts_complaint(&outcome(0, 0, ""), "", &good)
             .is_some());
-        let sweep = case(Kernel::Rust, Work::Sweep(1));
+        let sweep = case(Kernel::Rust, Work::Sweep(1, 3));
         assert!(sweep.attempts_complaint(&run, "", &good).is_some());
-        let many = vec![good[0].clone(); SWEEP];
+        let many = vec![good[0].clone(); 3 * SWEEP_EVENTS];
         assert_eq!(sweep.attempts_complaint(&run, "", &many), None);
         let c = case(Kernel::C, Work::Attempts(1));
         assert_eq!(c.attempts_complaint(&run, "attempt: oops", &oops), None);

@@ -3,7 +3,8 @@
  * assault.c - attacks on the kernel, by sevsim's test port (option hostile=SEED): most of them end
  * the guest, so each one is an attempt, after which sevsim puts the guest back to where it began.
  *
- * Usage: assault [-n STEPS | -x] [-f FIRST] [-s STEP.STEP...] [-c NUMBER] [-t TARGETS] [-o]
+ * Usage: assault [-n STEPS] [-f FIRST] [-s STEP.STEP...] [-c NUMBER] [-t TARGETS] [-o]
+ *        assault -x [-s STEP.STEP...] [-c NUMBER] [-o]
  *   -n STEPS    (default 300)
  *   -x          a sweep: each event of a table at each instruction of the kernel's entry code (a
  *               step's number says which); with -s those steps of it, with -c one operation
@@ -272,7 +273,7 @@ static const struct scenario {
 	bool exits;			/* exits of the kernel itself */
 	bool user;			/* begins with an exception of user space */
 	unsigned int entry;		/* instructions that are swept */
-	unsigned int before;		/* so many instructions before an NMI, whose are swept */
+	unsigned int before;		/* after so many an NMI comes, whose entry is swept */
 } scenarios[] = {
 	{ "syscall", "entry_SYSCALL_64", do_getppid, 250, .entry = 60 },
 	{ "syscall, return", "entry_SYSRETQ_unsafe_stack", do_getppid, 12, .entry = 12 },
@@ -406,6 +407,10 @@ static bool attempt(unsigned int step, char letter, uint64_t random)
 	if (sweep) {
 		index = OPERATION(step);
 		letter = 'e';
+		if (!starts[index]) {
+			printf("# %s: no symbol\n", scenarios[index].name);
+			_exit(5);
+		}
 	}
 	switch (letter) {
 	case 'e':

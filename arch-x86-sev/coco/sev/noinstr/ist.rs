@@ -89,9 +89,9 @@ pub(crate) unsafe extern "C" fn __sev_es_ist_enter(regs: *mut bindings::pt_regs)
     // place for the old value.
     //
     // SAFETY: `new` is in the #VC stack of this CPU. Nothing is in use below `top`: an interrupted
-    // context on this stack is above, and #VC exceptions of this NMI have not happened yet. One that
-    // is injected in between stays below `new`. Where the hypervisor has events injected in the
-    // entry code of #VC before the NMI, so that the stack is in use without `regs` being on it,
+    // context on this stack is above, and #VC exceptions of this NMI have not happened yet; one
+    // that is injected in between stays below `new`. If the hypervisor has events injected in the
+    // entry code of #VC before the NMI, the stack can be in use without `regs` being on it:
     // `vc_switch_off_ist()` finds out, and the kernel panics.
     unsafe {
         this_cpu_write!(bindings::cpu_tss_rw, IST_VC, new);

@@ -100,10 +100,12 @@ pub struct Assault {
     /// An attempt is under way.
     attempt: bool,
     addresses: [u64; ADDRESSES],
-    /// Halves of addresses that the test port got in this step, and a word behind them.
+    /// Halves of addresses that the test port got in this step.
     halves: usize,
     /// What the guest's program wants; its event is 0 if any will do.
     wish: Wish,
+    /// The event that follows the first one, and so many instructions behind its address.
+    next: Option<(u64, HostileEvent)>,
     depth: u64,
     from_user: bool,
     boundary: u64,
@@ -255,32 +257,35 @@ impl Vcpu {
     }
 
     fn assault_inject(&mut self) {
-        self.assault.phase = Phase::Free;
-        let Some(event) = self.assault.event else {
+        let assault = &mut self.assault;
+        assault.phase = Phase::Free;
+        if let Some((boundary, event)) = assault.next.take() {
+            assault.boundary = boundary;
+            assault.event = Some(event);
+        }
+        let Some(event) = assault.event else {
             return;
         };
         if let Some((address, boundary, event)) = self.assault.wish.next() {
             let assault = &mut self.assault;
             assault.wish = Wish::default();
             assault.addresses[START] = address;
-            assault.boundary = boundary;
-            assault.event = Some(event);
+            assault.next = Some((boundary, event));
             assault.from_user = false;
             assault.phase = Phase::Seek;
             // SAFETY: as in assault_attempt().
             unsafe {
                 core::arch::asm!("mov dr0, {}", in(reg) address, options(nomem, nostack));
             }
-        } else {
-            let (code, _) = self.code_bytes();
-            let mut bytes = [0; 8];
-            bytes.copy_from_slice(&code[..8]);
-            self.assault.place = Some(Place {
-                rip: self.vmcb.save.rip,
-                cpl: self.vmcb.save.cpl,
-                bytes,
-            });
         }
+        let (code, _) = self.code_bytes();
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&code[..8]);
+        self.assault.place = Some(Place {
+            rip: self.vmcb.save.rip,
+            cpl: self.vmcb.save.cpl,
+            bytes,
+        });
         self.world.vm.hostile_injected(self.index, event);
         match event {
             HostileEvent::Vc(code) => self.vc(code.into()),
@@ -395,7 +400,8 @@ impl Vcpu {
                 self.assault.warned = true;
                 self.vmcb.save.rflags |= bits::RFLAGS_RF;
             } else if !self.assault.from_user || self.frame_of_user() {
-                self.assault.phase = Phase::Step(self.assault.boundary);
+                let next = self.assault.next.map(|(boundary, _)| boundary);
+                self.assault.phase = Phase::Step(next.unwrap_or(self.assault.boundary));
             } else {
                 self.vmcb.save.rflags |= bits::RFLAGS_RF;
             }
@@ -538,7 +544,7 @@ impl Vcpu {
                 assault.warned
             ),
         }
-        let injected = if assault.place.is_some() {
+        let injected = if assault.place.is_some() && assault.next.is_none() {
             TOLD_INJECTED
         } else {
             0
@@ -548,6 +554,7 @@ impl Vcpu {
         assault.outcome = ((end as u32) << 28) | warning | injected | detail;
         assault.attempt = false;
         assault.wish = Wish::default();
+        assault.next = None;
         assault.phase = Phase::Off;
         assault.step = None;
     }
