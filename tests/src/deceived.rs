@@ -40,7 +40,7 @@ const ACTS: [Act; 6] = [
     act("startup", "random", 7, false),
     act("early", "random", 240, false),
     act("early", "random", 3000, true),
-    act("early", "random-cpuid", 150, true),
+    act("early", "random-cpuid", 90, true),
 ];
 
 /// Seconds without a sign of life after which a guest hangs.
