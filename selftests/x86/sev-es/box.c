@@ -32,19 +32,31 @@ static void map_at(unsigned long address, size_t size, int prot)
 	void *got = mmap((void *)address, size, prot,
 			 MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
 
-	if (got != (void *)address && errno != EEXIST)
-		fail("mmap at %#lx: %s", address, strerror(errno));
+	CHECK(got == (void *)address, "mmap at %#lx: %s", address, strerror(errno));
+}
+
+/* All boxes of a test share the memory, one after the other. */
+static void map_memory(void)
+{
+	static bool mapped;
+
+	if (!mapped) {
+		map_at(BOX_CODE, BOX_CODE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC);
+		map_at(BOX_DATA, BOX_DATA_SIZE, PROT_READ | PROT_WRITE);
+		map_at(BOX_STACK, BOX_STACK_SIZE, PROT_READ | PROT_WRITE);
+		mapped = true;
+	}
 	/* Present from the start, so that no page fault comes in between. */
-	memset((void *)address, 0, size);
+	memset((void *)BOX_CODE, 0, BOX_CODE_SIZE);
+	memset((void *)BOX_DATA, 0, BOX_DATA_SIZE);
+	memset((void *)BOX_STACK, 0, BOX_STACK_SIZE);
 }
 
 void box_open(struct box *box, void (*prepare)(void))
 {
 	int status;
 
-	map_at(BOX_CODE, BOX_CODE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC);
-	map_at(BOX_DATA, BOX_DATA_SIZE, PROT_READ | PROT_WRITE);
-	map_at(BOX_STACK, BOX_STACK_SIZE, PROT_READ | PROT_WRITE);
+	map_memory();
 	memset(box, 0, sizeof(*box));
 	box->code = BOX_CODE + 64;
 

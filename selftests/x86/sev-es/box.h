@@ -16,13 +16,16 @@
 #include <sys/types.h>
 #include <sys/user.h>
 
-/* Below 4 GiB, so that 32-bit addresses reach it. Each area lies between unmapped pages. */
+/*
+ * Below 4 GiB, so that 32-bit addresses reach it; below the program, because the heap is at a
+ * random address of the GiB behind it. Each area lies between unmapped pages.
+ */
 #define BOX_PAGE	4096UL
-#define BOX_CODE	0x10000000UL
+#define BOX_CODE	0x20000UL
 #define BOX_CODE_SIZE	(2 * BOX_PAGE)
-#define BOX_DATA	0x11000000UL
+#define BOX_DATA	0x40000UL
 #define BOX_DATA_SIZE	(16 * BOX_PAGE)
-#define BOX_STACK	0x12000000UL
+#define BOX_STACK	0x80000UL
 #define BOX_STACK_SIZE	(4 * BOX_PAGE)
 
 #define EFLAGS_CF	0x1UL

@@ -10,11 +10,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Below 4 GiB, each between unmapped pages. */
-#define BOX_CODE	0x10000000UL
-#define BOX_DATA	0x11000000UL
+/*
+ * Below the program, because the heap is at a random address of the GiB behind it; each between
+ * unmapped pages.
+ */
+#define BOX_CODE	0x20000UL
+#define BOX_DATA	0x40000UL
 #define BOX_DATA_SIZE	0x2000UL
-#define BOX_STACK	0x12000000UL
+#define BOX_STACK	0x60000UL
 #define BOX_STACK_SIZE	0x2000UL
 
 /* Bytes of code for an instruction, what surrounds it included. */
