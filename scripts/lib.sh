@@ -84,6 +84,31 @@ step() {
 	return "$rc"
 }
 
+# Packages come from the Debian root's apt; not when the host's tools suffice.
+need_debian_root() {
+	[ -x "$build/toolchain/usr/bin/apt-get" ] ||
+		die "there is no Debian root to take packages for" "make it by TOOLCHAIN=root"
+}
+
+# Unpack packages of Debian's backports to a folder, without installing them: what the toolchain's
+# root has in an older version, or not at all.
+unpack_backports() { # FOLDER PACKAGE...
+	# shellcheck disable=SC2016
+	"$top/scripts/in-toolchain" sh -ec '
+		cd "$1"
+		suite=$2
+		shift 2
+		for package; do
+			apt-get -o APT::Sandbox::User=root -t "$suite-backports" download "$package"
+		done
+		for file in *.deb; do
+			dpkg-deb --fsys-tarfile "$file" >package.tar
+			tar -x --no-same-owner --exclude ./usr/share -f package.tar
+		done
+		rm -f package.tar ./*.deb
+	' sh "$1" "$suite" "${@:2}"
+}
+
 # The host's Debian mirror, so that nothing here has to name one; empty on other distributions.
 host_mirror() {
 	local files=(/etc/apt/sources.list /etc/apt/sources.list.d/*.{list,sources})
