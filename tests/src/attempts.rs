@@ -119,7 +119,7 @@ impl Attempt {
     /// end it in any way, but not have it go where a task or the host says. A reply that is wrong
     /// may lead to a wrong result, an oops and a hang, but not to an end without a word.
     fn problem(&self) -> Option<&'static str> {
-        let known_as_wrong = self.vc().is_some() || self.event.is_empty();
+        let known_as_wrong = self.vc().is_some() || !self.injected();
         let told = self.detail != 0;
         if self.end == "Oops" && self.cr2 & 0xffff_ffff_ffff_0000 == PATTERN {
             return Some("the kernel follows a register of the task");
@@ -130,7 +130,7 @@ impl Attempt {
         if !known_as_wrong {
             return None;
         }
-        if self.event.is_empty() {
+        if !self.injected() {
             // A host that tells wrong times, or asks for #GP, has the kernel wait or give up.
             return ["TripleFault", "Reset"]
                 .contains(&self.end.as_str())
@@ -179,7 +179,7 @@ pub fn problems(attempts: &[Attempt]) -> impl Iterator<Item = (u32, String)> + '
 pub fn summary(attempts: &[Attempt]) -> String {
     let of = |end: &str| attempts.iter().filter(|one| one.end == end).count();
     let vcs = attempts.iter().filter(|one| one.vc().is_some()).count();
-    let events = attempts.iter().filter(|one| !one.event.is_empty()).count();
+    let events = attempts.iter().filter(|one| one.injected()).count();
     format!(
         "{} attempts, {vcs} made-up #VCs, {} other events: {} returned, {} terminated, {} panics, \
          {} oopses, {} without a word",

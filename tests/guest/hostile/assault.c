@@ -491,12 +491,15 @@ static void worker(unsigned int end, const char *targets)
 			_exit(4);
 		}
 	}
-	while (sweep && !listed && OPERATION(shared->step) < SCENARIOS) {
-		unsigned int step = shared->step;
+	if (sweep && !listed) {
+		while (OPERATION(shared->step) < SCENARIOS) {
+			unsigned int step = shared->step;
 
-		shared->step = next_step(step, attempt(step, 'e', 0));
+			shared->step = next_step(step, attempt(step, 'e', 0));
+		}
+		_exit(0);
 	}
-	while ((!sweep || listed) && shared->step < end) {
+	while (shared->step < end) {
 		unsigned int index = shared->step, step = listed ? list[index] : index;
 		uint64_t random = mix(step * 0x9e3779b97f4a7c15);
 

@@ -102,7 +102,7 @@ pub struct Assault {
     addresses: [u64; ADDRESSES],
     /// Halves of addresses that the test port got in this step.
     halves: usize,
-    /// What the guest's program wants; its event is 0 if any will do.
+    /// What the guest's program wants.
     wish: Wish,
     /// The event that follows the first one, and so many instructions behind its address.
     next: Option<(u64, HostileEvent)>,
@@ -138,6 +138,11 @@ impl Wish {
         }
     }
 
+    /// The event; `None` if any will do.
+    fn event(&self) -> Option<HostileEvent> {
+        HostileEvent::of_word(self.words[0])
+    }
+
     /// The event that follows, where its instructions are counted from, and how many they are.
     fn next(&self) -> Option<(u64, u64, HostileEvent)> {
         let [_, low, high, boundary, event] = self.words;
@@ -154,12 +159,18 @@ struct Place {
     bytes: [u8; 8],
 }
 
+/// Sets the breakpoint of where an attack begins.
+fn begin_at(address: u64) {
+    // SAFETY: the host does not use breakpoints, and the guest's DR7 is not the processor's.
+    unsafe { core::arch::asm!("mov dr0, {}", in(reg) address, options(nomem, nostack)) };
+}
+
 impl Vcpu {
     /// The test port: a new step. In an attempt, so that nothing is attacked outside of it.
     pub fn assault_arm(&mut self) {
         let vm = &self.world.vm;
         let assault = &mut self.assault;
-        let chosen = vm.hostile_kernel_event(self.index, assault.depth, assault.wish.words[0]);
+        let chosen = vm.hostile_kernel_event(self.index, assault.depth, assault.wish.event());
         assault.phase = match chosen {
             Some((boundary, event)) if assault.attempt => {
                 assault.boundary = boundary;
@@ -214,9 +225,9 @@ impl Vcpu {
         assault.step = None;
         assault.phase = Phase::Free;
         let [start, panic, oops, warning] = assault.addresses;
+        begin_at(start);
         // SAFETY: the host does not use breakpoints, and the guest's DR7 is not the processor's.
         unsafe {
-            core::arch::asm!("mov dr0, {}", in(reg) start, options(nomem, nostack));
             core::arch::asm!("mov dr1, {}", in(reg) panic, options(nomem, nostack));
             core::arch::asm!("mov dr2, {}", in(reg) oops, options(nomem, nostack));
             core::arch::asm!("mov dr3, {}", in(reg) warning, options(nomem, nostack));
@@ -273,10 +284,7 @@ impl Vcpu {
             assault.next = Some((boundary, event));
             assault.from_user = false;
             assault.phase = Phase::Seek;
-            // SAFETY: as in assault_attempt().
-            unsafe {
-                core::arch::asm!("mov dr0, {}", in(reg) address, options(nomem, nostack));
-            }
+            begin_at(address);
         }
         let (code, _) = self.code_bytes();
         let mut bytes = [0; 8];

@@ -137,16 +137,16 @@ impl<P: Platform> Vm<P> {
     }
 
     /// The event to inject into the kernel in this step, and how many of `depth` instructions pass
-    /// before it: all of them, if the guest's program says which event by its word.
+    /// before it: all of them, if the guest's program says which event it wants.
     pub fn hostile_kernel_event(
         &self,
         vcpu: usize,
         depth: u64,
-        word: u32,
+        wanted: Option<event::Event>,
     ) -> Option<(u64, event::Event)> {
         let hostile = &self.vcpus()[vcpu].own.hostile;
         let mut random = hostile.kernel_event(self.options().hostile.as_ref()?)?;
-        match event::Event::of_word(word) {
+        match wanted {
             Some(event) => Some((depth, event)),
             None => Some(event::choose_kernel(&mut random, depth)),
         }
