@@ -60,7 +60,7 @@ impl Program {
     const HOSTILE: Self = Self {
         initramfs: "hostile/initramfs.cpio.gz",
         append: "sevsim.run=/bin/hostile_run hostile.run=/bin/hostile,-n,300",
-        says: "ok 5 kernel-log",
+        says: "ok 6 kernel-log",
         rewinds: 0,
     };
     const REWIND: Self = Self {

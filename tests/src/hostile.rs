@@ -19,6 +19,11 @@ use crate::suite::Test;
 /// Hostile acts per 100 steps, at least: 16 come in a step that attacks the kernel.
 const ACTS_PER_100_STEPS: u64 = 180;
 
+/// Steps for which there is one whose reply changes while the guest reads it, instruction by
+/// instruction; acts per such step, at least.
+const STEPS_PER_REWRITE: u64 = 8;
+const ACTS_PER_REWRITE: u64 = 20;
+
 /// Boots of a seed that end with a refusal.
 const DEADLY: u64 = 3;
 
@@ -39,7 +44,7 @@ const SWEPT: [(u32, usize); 8] = [
     (12, 100),
 ];
 
-/// Events for each instruction of a sweep.
+/// Events for each instruction of a sweep, at least: there are 8, and 7 where an NMI comes before.
 const SWEEP_EVENTS: usize = 7;
 
 /// vCPUs of a guest that is attacked on all of them, and for how many steps of the other guest it
@@ -98,6 +103,8 @@ enum Work {
     Steps(u64),
     /// So many steps on each of two CPUs, at the same time.
     Smp(u64),
+    /// So many steps whose replies change while the guest reads them.
+    Rewrites(u64),
     /// What was found with the same seed.
     Findings(Vec<Finding>),
     /// Replies to the kernel that it must refuse, until it does.
@@ -162,6 +169,7 @@ impl Case {
         let program = match &self.work {
             Work::Steps(steps) => format!("-n,{steps}"),
             Work::Smp(steps) => format!("-j,{SMP_CPUS},-n,{steps}"),
+            Work::Rewrites(steps) => format!("-t,r,-n,{steps}"),
             Work::Findings(findings) => {
                 let steps: Vec<_> = findings.iter().map(|one| one.step.to_string()).collect();
                 format!("-s,{}", steps.join("."))
@@ -268,7 +276,7 @@ impl Case {
             return Some(outcome.line.clone());
         }
         // It has to come to its end in any case, and to have tried something.
-        if !outcome.console.contains("ok 5 kernel-log") {
+        if !outcome.console.contains("ok 6 kernel-log") {
             return Some(format!("the program did not end: {}", outcome.line));
         }
         let acts = reported(&outcome.json["report"], "hostile", "acts");
@@ -277,6 +285,9 @@ impl Case {
                 if acts * 100 < steps * self.vcpus() as u64 * ACTS_PER_100_STEPS =>
             {
                 return Some(format!("only {acts} hostile acts in {steps} steps a CPU"));
+            }
+            Work::Rewrites(steps) if acts < steps * ACTS_PER_REWRITE => {
+                return Some(format!("only {acts} changes in {steps} steps"));
             }
             Work::Findings(_) if acts == 0 => return Some("no hostile act".into()),
             _ => (),
@@ -370,6 +381,7 @@ pub fn cases(top: &Path, seeds: &[u64], steps: u64) -> Vec<Case> {
     work.extend(SWEPT.map(|(operation, least)| (0, Work::Sweep(operation, least))));
     for seed in seeds {
         work.push((*seed, Work::Smp(steps / STEPS_PER_SMP)));
+        work.push((*seed, Work::Rewrites(steps / STEPS_PER_REWRITE)));
         let attempts = (steps * ATTEMPTS_PER_1000_STEPS).div_ceil(1000);
         work.push((*seed, Work::Attempts(attempts)));
         let deadly = (0..DEADLY).map(|nth| (1000 * seed + nth, Work::Deadly));
@@ -379,6 +391,7 @@ pub fn cases(top: &Path, seeds: &[u64], steps: u64) -> Vec<Case> {
         let kind: String = match work {
             Work::Steps(_) => "seed".into(),
             Work::Smp(_) => "smp".into(),
+            Work::Rewrites(_) => "rewrites".into(),
             Work::Findings(_) => "findings".into(),
             Work::Deadly => "deadly".into(),
             Work::Attempts(_) => "attempts".into(),
@@ -432,7 +445,7 @@ mod tests {
             status: Some(status),
             line: "why".into(),
             json: json!({"report": {"hostile": [{"acts": acts, "steps": 1}]}}),
-            console: format!("{problems}\nok 5 kernel-log\n"),
+            console: format!("{problems}\nok 6 kernel-log\n"),
         }
     }
 
@@ -454,6 +467,9 @@ mod tests {
         assert_eq!(rust.complaint(&outcome(0, 200, ""), ""), None);
         assert!(rust.complaint(&outcome(3, 200, ""), "").is_some());
         assert!(rust.complaint(&outcome(0, 20, ""), "").is_some());
+        let rewrites = case(Kernel::Rust, Work::Rewrites(10));
+        assert_eq!(rewrites.complaint(&outcome(0, 200, ""), ""), None);
+        assert!(rewrites.complaint(&outcome(0, 199, ""), "").is_some());
     }
 
     #[test]

@@ -214,12 +214,21 @@ impl Seen {
 
     /// Takes note of the page as the hypervisor leaves it.
     pub fn reply(&self, read: impl Fn(u64) -> u64) {
-        for (index, (now, before)) in self.now.iter().zip(&self.before).enumerate() {
-            let value = read(8 * index as u64);
-            if value != now.get() {
-                before.set(now.get());
-                now.set(value);
-            }
+        for index in 0..WORDS {
+            let offset = 8 * index as u64;
+            self.wrote(offset, read(offset));
+        }
+    }
+
+    /// Takes note of a quadword that the hypervisor wrote while the guest runs.
+    pub fn wrote(&self, offset: u64, value: u64) {
+        let index = (offset / 8) as usize;
+        let (Some(now), Some(before)) = (self.now.get(index), self.before.get(index)) else {
+            return;
+        };
+        if value != now.get() {
+            before.set(now.get());
+            now.set(value);
         }
     }
 }

@@ -151,6 +151,21 @@ fn reserved_parts_count_too_and_old_values_do_not() {
 }
 
 #[test]
+fn what_the_host_writes_meanwhile_is_its_own() {
+    let mut guest = Guest::new();
+    guest.page.insert(RBX.offset(), SECRET);
+    guest.seen.wrote(RBX.offset(), SECRET);
+    assert!(guest.exit(code::MSR, 0, 0, &[(RCX, 0x10)]).is_empty());
+    // What the guest puts there itself is not.
+    guest.seen.wrote(RBX.offset(), 1);
+    guest.page.insert(RBX.offset(), SECRET + 2);
+    assert_eq!(
+        guest.exit(code::MSR, 0, 0, &[(RCX, 0x10)]),
+        found(code::MSR, RBX.offset(), 0x03)
+    );
+}
+
+#[test]
 fn only_bytes_that_changed_count() {
     let mut guest = Guest::new();
     let fields = [(SW_SCRATCH, GPA + layout::SHARED_BUFFER)];

@@ -6,8 +6,9 @@
  *   -n STEPS    (default 3000)
  *   -f FIRST    number of the first step (default 1)
  *   -s LIST     only these steps, with dots between them
- *   -t TARGETS  letters: u replies to exits of user space, e events in user space, k replies to
- *               exits of the kernel that must make no difference (default: uek)
+ *   -t TARGETS  letters: u replies to exits of user space, r such replies that change while they
+ *               are read, e events in user space, k replies to exits of the kernel that must make
+ *               no difference (default: uek)
  *   -d          the host spoils replies to the kernel as well: usually its end
  *   -j CPUS     on so many CPUs at the same time, so many steps on each (default 1); those of each
  *               further CPU begin a million later
@@ -52,7 +53,10 @@
 #define FLAGS_RF	0x10000UL
 
 /* Bits 31:28 of the word that arms, and of the one that says what was done. */
-enum { TARGET_OFF, TARGET_USER, TARGET_KERNEL, TARGET_DEADLY, TARGET_EVENT };
+enum {
+	TARGET_OFF, TARGET_USER, TARGET_KERNEL, TARGET_DEADLY, TARGET_EVENT,
+	TARGET_REWRITE = 6, TARGETS
+};
 enum { EVENT_NONE, EVENT_VC, EVENT_INTERRUPT, EVENT_EXCEPTION, EVENT_NMI };
 
 /* Replies: what may make the instruction fail or change its result. */
@@ -68,7 +72,7 @@ struct counts {
 
 static struct shared {
 	volatile unsigned int step;
-	struct counts counts[5];
+	struct counts counts[TARGETS];
 	unsigned int problems, deaths, hangs;
 	/* One row for each kind of problem and instruction: how many, and the first one. */
 	struct {
@@ -246,13 +250,13 @@ static long progress(const struct insn *insn, const struct box_regs *in,
 	return bytes;
 }
 
-/* Replies to an exit of user space. */
-static void step_user(unsigned int step, uint64_t random)
+/* Replies to an exit of user space; with TARGET_REWRITE they change while they are read. */
+static void step_user(unsigned int step, uint64_t random, unsigned int target)
 {
 	unsigned int number = random % insn_exits;
 	const struct insn *insn = &insns[number];
 	struct box_regs in = start_regs(insn, random >> 8);
-	struct counts *counts = &shared->counts[TARGET_USER];
+	struct counts *counts = &shared->counts[target];
 	bool string = insn->string_out || insn->string_in;
 	unsigned int may = insn->may;
 	uint64_t from = DATA_TARGET, to = DATA_TARGET;
@@ -263,7 +267,7 @@ static void step_user(unsigned int step, uint64_t random)
 	/* Strings have pointers of their own; here they are good. */
 	in.rsi = DATA_SOURCE;
 	in.rdi = DATA_TARGET;
-	test_out(TEST_STEP, (uint32_t)TARGET_USER << 28 | step);
+	test_out(TEST_STEP, target << 28 | step);
 	end = box_run(number, &in);
 	done = test_in(TEST_STEP);
 	test_out(TEST_STEP, 0);
@@ -505,10 +509,12 @@ static void worker(unsigned int end, const char *targets, bool deadly)
 		char target = targets[(random >> 56) % strlen(targets)];
 
 		/* A lock goes with its process, which an attack may kill. */
-		if (target == 'u' || target == 'e')
-			lock_ports(&insns[random % (target == 'u' ? insn_exits : insn_count)]);
+		if (target != 'k')
+			lock_ports(&insns[random % (target == 'e' ? insn_count : insn_exits)]);
 		if (target == 'u')
-			step_user(step, random);
+			step_user(step, random, TARGET_USER);
+		else if (target == 'r')
+			step_user(step, random, TARGET_REWRITE);
 		else if (target == 'e')
 			step_event(step, random);
 		else
@@ -633,6 +639,7 @@ int main(int argc, char **argv)
 	} parts[] = {
 		{ TARGET_USER, 'u', "user-replies" }, { TARGET_EVENT, 'e', "user-events" },
 		{ TARGET_KERNEL, 'k', "kernel-replies" },
+		{ TARGET_REWRITE, 'r', "user-rewrites" },
 	};
 	unsigned int steps = 3000, first = 1, number = 0, cpus = 1, leaks;
 	unsigned int problems = 0, deaths = 0, hangs = 0;
@@ -678,7 +685,7 @@ int main(int argc, char **argv)
 	for (unsigned int i = 0; i < insn_count; i++)
 		if (insns[i].port && !insns[i].refused)
 			allow_port(insns[i].port, 4);
-	printf("KTAP version 1\n1..5\n");
+	printf("KTAP version 1\n1..6\n");
 	if (test_in(TEST_STEP) == 0xffffffff) {
 		printf("Bail out! sevsim has no test port: run it with hostile=SEED\n");
 		return 2;

@@ -34,7 +34,7 @@ impl<P: Platform> Vm<P> {
             }
             Deed::Swap if ghcb => self.swap(vcpu, msr),
             Deed::Swap => (),
-            Deed::Spoil(random) => new = self.spoil_early(random, msr, ghcb),
+            Deed::Spoil(random) => new = self.spoil_early(vcpu, random, msr, ghcb),
         });
         new
     }
@@ -77,10 +77,10 @@ impl<P: Platform> Vm<P> {
         ));
     }
 
-    fn spoil_early(&self, mut random: Random, msr: u64, ghcb: bool) -> u64 {
+    fn spoil_early(&self, vcpu: &Vcpu, mut random: Random, msr: u64, ghcb: bool) -> u64 {
         let (new, did) = if ghcb {
             let chosen = reply::choose(&mut random, false) & !reply::NMI;
-            self.spoil_page(&mut random, chosen, msr);
+            self.spoil_page(vcpu, &mut random, chosen, msr);
             let new = if chosen & reply::MSR != 0 {
                 reply::msr(&mut random)
             } else {

@@ -62,14 +62,22 @@ impl<P: Platform> Vm<P> {
         SEEN[vcpu.index].reply(|offset| self.shared(gpa + offset));
     }
 
-    /// Spoils the page of a reply, which was found to be RAM.
-    pub(super) fn spoil_page(&self, random: &mut Random, chosen: u64, gpa: u64) {
+    /// Spoils the page of a reply, which was found to be RAM, and takes note of what it wrote: what
+    /// the guest has put there since for its next request is not the host's.
+    pub(super) fn spoil_page(&self, vcpu: &Vcpu, random: &mut Random, chosen: u64, gpa: u64) {
+        let seen = &SEEN[vcpu.index];
         reply::spoil(
             random,
             chosen,
             |offset| self.shared(gpa + offset),
             |offset, value| {
-                let _ = self.platform().write_shared_u64(gpa + offset, value);
+                if self
+                    .platform()
+                    .write_shared_u64(gpa + offset, value)
+                    .is_ok()
+                {
+                    seen.wrote(offset, value);
+                }
             },
         );
     }
@@ -90,7 +98,7 @@ impl<P: Platform> Vm<P> {
             return gpa;
         }
         let chosen = reply::choose(&mut random, hostile.target() == Target::Kernel);
-        self.spoil_page(&mut random, chosen, gpa);
+        self.spoil_page(vcpu, &mut random, chosen, gpa);
         if chosen & reply::NMI != 0 {
             vcpu.nmi.arrive();
         }
@@ -181,13 +189,14 @@ impl<P: Platform> Vm<P> {
 
     /// Changes the reply that the guest is reading.
     pub fn hostile_rewrite(&self, vcpu: usize, gpa: u64) {
-        let hostile = &self.vcpus()[vcpu].own.hostile;
+        let vcpu = &self.vcpus()[vcpu];
+        let hostile = &vcpu.own.hostile;
         let plan = self.options().hostile.as_ref();
         let Some(mut random) = plan.and_then(|plan| hostile.rewrite(plan)) else {
             return;
         };
         let chosen = reply::choose(&mut random, false) & !(reply::MSR | reply::NMI);
-        self.spoil_page(&mut random, chosen, gpa);
+        self.spoil_page(vcpu, &mut random, chosen, gpa);
         hostile.did(chosen);
     }
 
