@@ -2,8 +2,8 @@
 //! The NMI window of a SEV-ES guest.
 //!
 //! The hypervisor cannot see the guest's IRET, so NMIs stay masked from injection until the guest's
-//! NMI_COMPLETE (GHCB specification 4.1.5), which opens the window at once: the next NMI may be
-//! injected at the very VMRUN that returns from it.
+//! NMI_COMPLETE (GHCB specification: NMI Complete), which opens the window at once: the next NMI
+//! may be injected at the very VMRUN that returns from it.
 
 use core::sync::atomic::{AtomicU8, Ordering};
 

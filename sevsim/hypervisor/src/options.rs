@@ -27,7 +27,7 @@ pub enum Apic {
 pub enum Intercept {
     /// What KVM intercepts for a SEV-ES guest.
     Default,
-    /// Also RDTSC, RDTSCP, RDPMC, DR7, MONITOR and MWAIT, so that each exit can be exercised.
+    /// Also RDTSC and RDTSCP, which KVM does not, so that each exit can be exercised.
     All,
 }
 

@@ -22,7 +22,7 @@ use crate::{
     vmgexit::vmgexit,
 };
 
-/// Tells the hypervisor that NMIs may be delivered again (GHCB specification, 4.3: NMI Complete).
+/// Tells the hypervisor that NMIs may be delivered again (GHCB specification: NMI Complete).
 ///
 /// The first thing that an NMI handler does. It must not raise #VC, so it is all VMGEXIT.
 ///
