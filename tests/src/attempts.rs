@@ -17,6 +17,9 @@ const NESTED_PAGE_FAULT: u64 = 0x400;
 /// memory has been freed: always the same address, which is not mapped any more.
 const MACHINE_CHECK: &str = "Exception { vector: 12,";
 
+/// An NMI, as sevsim puts it, that a processor could have as well.
+const NMI: &str = "Nmi";
+
 /// An attempt, as sevsim logs it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attempt {
@@ -126,6 +129,9 @@ impl Attempt {
         }
         if self.end == "Oops" && self.jumped && !self.event.starts_with(MACHINE_CHECK) {
             return Some("the kernel goes to where no code is");
+        }
+        if self.event == NMI && self.end != "Returned" {
+            return Some("an NMI, which can come at any time, ends it");
         }
         if !known_as_wrong {
             return None;
@@ -238,6 +244,15 @@ mod tests {
         assert!(problem(&[oops, ("7c", "41")]).is_some());
         assert_eq!(problem(&[oops, ("7c", "51")]), None);
         assert!(problem(&[("warned=false", "warned=true")]).is_some());
+    }
+
+    #[test]
+    fn an_nmi_does_no_harm() {
+        let nmi = ("Vc(7c)", "Nmi");
+        assert_eq!(problem(&[nmi, ("Terminated", "Returned")]), None);
+        for end in ["Terminated", "Panic", "Oops", "Hang"] {
+            assert!(problem(&[nmi, ("Terminated", end)]).is_some());
+        }
     }
 
     #[test]

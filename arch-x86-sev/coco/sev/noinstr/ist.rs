@@ -58,11 +58,19 @@ unsafe fn on_vc_stack(regs: *mut bindings::pt_regs) -> bool {
     }
 }
 
+/// What may be in use below `pt_regs.sp` of an NMI: the return address, and what CALL has pushed.
+///
+/// If the NMI hits the safe-RET sequence, the entry code changes its registers, by
+/// `handle_interrupted_saferet()`, as if the rest of the sequence had been executed, which moves
+/// the stack pointer by up to two words. But an NMI does not return by these registers: it returns
+/// to the sequence, whose RET then reads the return address (see `asm_exc_nmi`, "iret" frame).
+const SAFE_RET_SIZE: u64 = 2 * size_of::<u64>() as u64;
+
 /// Moves the IST entry of #VC away from a stack in use.
 ///
 /// An NMI can hit the #VC entry code before that has left its IST stack; a #VC of the NMI handler
 /// would then overwrite the frame of the interrupted one. In that case the new stack starts below
-/// the interrupted stack pointer.
+/// what the interrupted context has on it.
 ///
 /// The entry is moved in all cases, so that `__sev_es_ist_exit()` can undo it in all cases: if it
 /// were not, a nested exit could move it back too early. Runs on the NMI stack only.
@@ -77,7 +85,7 @@ pub(crate) unsafe extern "C" fn __sev_es_ist_enter(regs: *mut bindings::pt_regs)
     // SAFETY: `regs` is valid by the contract of the function.
     let top = unsafe {
         if on_vc_stack(regs) {
-            (*regs).sp as u64
+            ((*regs).sp as u64).wrapping_sub(SAFE_RET_SIZE)
         } else {
             old
         }
