@@ -129,6 +129,8 @@ pub struct Seen {
     gpa: Word,
     now: [Word; WORDS],
     before: [Word; WORDS],
+    /// A bit for each quadword: the hypervisor has written it since the last request.
+    written: [Word; WORDS / 64],
 }
 
 impl Seen {
@@ -138,6 +140,7 @@ impl Seen {
             gpa: Word::new(0),
             now: [const { Word::new(0) }; WORDS],
             before: [const { Word::new(0) }; WORDS],
+            written: [const { Word::new(0) }; WORDS / 64],
         }
     }
 
@@ -176,6 +179,7 @@ impl Seen {
         }
         let known = self.gpa.get() == gpa;
         self.gpa.set(gpa);
+        self.written.iter().for_each(|bits| bits.set(0));
         for (index, (now, before)) in self.now.iter().zip(&self.before).enumerate() {
             let offset = 8 * index as u64;
             let value = read(offset);
@@ -214,22 +218,28 @@ impl Seen {
 
     /// Takes note of the page as the hypervisor leaves it.
     pub fn reply(&self, read: impl Fn(u64) -> u64) {
-        for index in 0..WORDS {
+        for (index, now) in self.now.iter().enumerate() {
             let offset = 8 * index as u64;
-            self.wrote(offset, read(offset));
+            let value = read(offset);
+            if value != now.get() {
+                self.wrote(offset, value);
+            }
         }
     }
 
-    /// Takes note of a quadword that the hypervisor wrote while the guest runs.
+    /// Takes note of a quadword that the hypervisor writes. What the guest had there stays known,
+    /// however often it is written.
     pub fn wrote(&self, offset: u64, value: u64) {
         let index = (offset / 8) as usize;
         let (Some(now), Some(before)) = (self.now.get(index), self.before.get(index)) else {
             return;
         };
-        if value != now.get() {
+        let (bits, bit) = (&self.written[index / 64], 1 << (index % 64));
+        if bits.get() & bit == 0 {
             before.set(now.get());
-            now.set(value);
+            bits.set(bits.get() | bit);
         }
+        now.set(value);
     }
 }
 

@@ -156,7 +156,16 @@ fn what_the_host_writes_meanwhile_is_its_own() {
     guest.page.insert(RBX.offset(), SECRET);
     guest.seen.wrote(RBX.offset(), SECRET);
     assert!(guest.exit(code::MSR, 0, 0, &[(RCX, 0x10)]).is_empty());
-    // What the guest puts there itself is not.
+    // However often it writes, the guest may restore what it had.
+    guest.page.insert(RBX.offset(), 7);
+    guest.seen.wrote(RBX.offset(), 6);
+    guest.seen.wrote(RBX.offset(), 7);
+    guest
+        .seen
+        .reply(|offset| guest.page.get(&offset).copied().unwrap_or(0));
+    guest.page.insert(RBX.offset(), SECRET);
+    assert!(guest.exit(code::MSR, 0, 0, &[(RCX, 0x10)]).is_empty());
+    // What the guest puts there itself is not the host's.
     guest.seen.wrote(RBX.offset(), 1);
     guest.page.insert(RBX.offset(), SECRET + 2);
     assert_eq!(
