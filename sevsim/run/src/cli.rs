@@ -220,8 +220,8 @@ pub struct Cli {
     )]
     pub append: Vec<String>,
 
-    /// Do not put the runner's own words (console=ttyS0 panic=-1 pci=lastbus=0, and sevsim.check
-    /// with --batch) on the kernel's command line
+    /// Do not put the runner's own words (console=ttyS0 panic=-1 pci=lastbus=0, tsc=nowatchdog with
+    /// several vCPUs, and sevsim.check with --batch) on the kernel's command line
     #[arg(long)]
     pub bare_cmdline: bool,
 

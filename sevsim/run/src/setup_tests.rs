@@ -114,7 +114,7 @@ fn without_firmware_there_is_one_vcpu() {
 #[test]
 fn the_command_line_holds_own_and_added_words() {
     let cli = cli(&[
-        "--batch", "--kernel", "k", "--append", "quiet", "--append", "a,b=c d",
+        "--batch", "--kernel", "k", "--append", "quiet", "--append", "a,b=c d", "--vcpus", "1",
     ]);
     assert_eq!(
         compose_cmdline(&cli, &Expect::Check),
@@ -124,9 +124,14 @@ fn the_command_line_holds_own_and_added_words() {
         compose_cmdline(&cli, &Expect::PowerOff),
         "console=ttyS0 panic=-1 pci=lastbus=0 quiet a,b=c d"
     );
+    let two = Cli { vcpus: 2, ..cli };
+    assert_eq!(
+        compose_cmdline(&two, &Expect::PowerOff),
+        "console=ttyS0 panic=-1 pci=lastbus=0 tsc=nowatchdog quiet a,b=c d"
+    );
     let bare = Cli {
         bare_cmdline: true,
-        ..cli
+        ..two
     };
     assert_eq!(compose_cmdline(&bare, &Expect::Check), "quiet a,b=c d");
 }

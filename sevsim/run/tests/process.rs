@@ -115,7 +115,7 @@ fn input_is_seen_by_fixed_names() {
     expect(
         &output,
         0,
-        "MZ kernelconsole=ttyS0 panic=-1 pci=lastbus=0 hello=1",
+        "MZ kernelconsole=ttyS0 panic=-1 pci=lastbus=0 tsc=nowatchdog hello=1",
     );
     let command = fs::read_to_string(bench.dir.join("logs/qemu-command")).unwrap();
     let modules = "'files/firmware firmware,files/kernel kernel,files/cmdline cmdline'";
