@@ -6,6 +6,7 @@
 //! CPUs.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::Write;
 use std::num::NonZero;
 use std::sync::atomic::AtomicUsize;
@@ -15,6 +16,9 @@ use std::thread;
 use std::time::Instant;
 
 use crate::runner::Places;
+
+/// How much of a guest's console is shown if its test fails.
+const LAST_LINES: usize = 8;
 
 /// A case of a suite.
 pub trait Test: Sync {
@@ -86,6 +90,14 @@ fn in_order<R: Send>(
     });
 }
 
+/// The last lines of a guest's console that say something: who reads no more than the test's
+/// output sees as well how far a guest came.
+fn last_lines(console: &str) -> Vec<&str> {
+    let lines = console.lines().map(str::trim_end);
+    let mut lines: Vec<_> = lines.filter(|line| !line.is_empty()).collect();
+    lines.split_off(lines.len().saturating_sub(LAST_LINES))
+}
+
 /// Runs the cases whose name begins with one of `names` (all, if there are none). `timeout` is
 /// that of one case, in seconds. Whether all passed, and there was one.
 pub fn run_all<T: Test>(
@@ -126,10 +138,14 @@ pub fn run_all<T: Test>(
                 Ok(line) => ("ok", line),
                 Err(line) => ("not ok", line),
             };
-            println!("{word} {number} {name} # {seconds} s: {line}");
             if result.is_err() {
+                let console = fs::read(places.logs(name).join("console.log")).unwrap_or_default();
+                for line in last_lines(&String::from_utf8_lossy(&console)) {
+                    println!("# {name}: {line}");
+                }
                 failures.push(name);
             }
+            println!("{word} {number} {name} # {seconds} s: {line}");
             let _ = std::io::stdout().flush();
         });
     }
@@ -173,6 +189,14 @@ mod tests {
         // Neither ends before the other has begun.
         in_order(2, 2, |_| barrier.wait().is_leader(), |_, _| seen += 1);
         assert_eq!(seen, 2);
+    }
+
+    #[test]
+    fn a_failed_guest_is_quoted() {
+        assert!(last_lines("").is_empty());
+        assert_eq!(last_lines("one\r\n\r\n \ntwo"), ["one", "two"]);
+        let many: Vec<_> = (0..20).map(|line| line.to_string()).collect();
+        assert_eq!(last_lines(&many.join("\n")), many[20 - LAST_LINES..]);
     }
 
     #[test]
