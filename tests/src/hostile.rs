@@ -156,15 +156,11 @@ impl Case {
     }
 
     fn arguments(&self, places: &Places, timeout: u64) -> Result<Vec<String>, String> {
-        let kernel = self.kernel.image(&places.build).ok_or("no kernel")?;
+        let kernel = places.kernel(self.kernel)?;
         let initramfs = places.build.join("hostile/initramfs.cpio.gz");
-        for file in [&kernel, &initramfs] {
-            if !file.exists() {
-                return Err(format!(
-                    "{} is not there: make test-hostile",
-                    file.display()
-                ));
-            }
+        if !initramfs.exists() {
+            let missing = initramfs.display();
+            return Err(format!("{missing} is not there: make test-hostile"));
         }
         let program = match &self.work {
             Work::Steps(steps) => format!("-n,{steps}"),

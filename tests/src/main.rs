@@ -50,6 +50,9 @@ struct Cli {
     /// Its build folder (default: build in the project's folder)
     #[arg(long, global = true)]
     build: Option<PathBuf>,
+    /// Image of a kernel with the Rust handler (default: that of make kernel-rust)
+    #[arg(long, global = true)]
+    rust_image: Option<PathBuf>,
     #[command(subcommand)]
     part: Part,
 }
@@ -166,7 +169,11 @@ fn main() -> ExitCode {
         }
     };
     let build = cli.build.unwrap_or_else(|| top.join("build"));
-    let places = Places { top, build };
+    let places = Places {
+        top,
+        build,
+        rust_image: cli.rust_image,
+    };
     let good = match cli.part {
         Part::Boot(Boots { list: true, .. }) => {
             boot::list();

@@ -18,6 +18,8 @@ pub struct Places {
     pub top: PathBuf,
     /// Its build folder.
     pub build: PathBuf,
+    /// The image that is booted where the kernel with the Rust handler is meant, if not that.
+    pub rust_image: Option<PathBuf>,
 }
 
 impl Places {
@@ -33,8 +35,11 @@ impl Places {
 
     /// The image of a kernel that has been built, or fetched.
     pub fn kernel(&self, kernel: Kernel) -> Result<PathBuf, String> {
-        let image = kernel.image(&self.build).filter(|image| image.exists());
-        image.ok_or_else(|| {
+        let image = match (kernel, &self.rust_image) {
+            (Kernel::Rust, Some(image)) => Some(image.clone()),
+            _ => kernel.image(&self.build),
+        };
+        image.filter(|image| image.exists()).ok_or_else(|| {
             format!(
                 "the {kernel:?} kernel is not there: build it first (make kernel-rust, make \
                  kernel-c; Debian's is fetched by make test-boot)"

@@ -152,8 +152,7 @@ fn arguments(
     append: &str,
     timeout: u64,
 ) -> Result<Vec<String>, String> {
-    let image = kernel.image(&places.build).filter(|image| image.exists());
-    let image = image.ok_or("its kernel is not there")?;
+    let image = places.kernel(kernel)?;
     let initramfs = places.build.join("selftests-kernel/initramfs.cpio.gz");
     let mut all: Vec<String> = args.split_whitespace().map(String::from).collect();
     for (key, value) in [
