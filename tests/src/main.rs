@@ -50,9 +50,9 @@ struct Cli {
     /// Its build folder (default: build in the project's folder)
     #[arg(long, global = true)]
     build: Option<PathBuf>,
-    /// Image of a kernel with the Rust handler (default: that of make kernel-rust)
+    /// Image of a kernel to boot instead of the project's own; name the cases of its handler
     #[arg(long, global = true)]
-    rust_image: Option<PathBuf>,
+    image: Option<PathBuf>,
     #[command(subcommand)]
     part: Part,
 }
@@ -172,7 +172,7 @@ fn main() -> ExitCode {
     let places = Places {
         top,
         build,
-        rust_image: cli.rust_image,
+        image: cli.image,
     };
     let good = match cli.part {
         Part::Boot(Boots { list: true, .. }) => {

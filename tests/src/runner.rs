@@ -18,8 +18,8 @@ pub struct Places {
     pub top: PathBuf,
     /// Its build folder.
     pub build: PathBuf,
-    /// The image that is booted where the kernel with the Rust handler is meant, if not that.
-    pub rust_image: Option<PathBuf>,
+    /// The image that is booted instead of the project's kernels.
+    pub image: Option<PathBuf>,
 }
 
 impl Places {
@@ -35,8 +35,8 @@ impl Places {
 
     /// The image of a kernel that has been built, or fetched.
     pub fn kernel(&self, kernel: Kernel) -> Result<PathBuf, String> {
-        let image = match (kernel, &self.rust_image) {
-            (Kernel::Rust, Some(image)) => Some(image.clone()),
+        let image = match (kernel, &self.image) {
+            (Kernel::Rust | Kernel::C, Some(image)) => Some(image.clone()),
             _ => kernel.image(&self.build),
         };
         image.filter(|image| image.exists()).ok_or_else(|| {
