@@ -4,8 +4,9 @@
 //! At each VMGEXIT the GHCB is compared with what it held when the guest resumed from the last one.
 //! Bytes that changed and are not zero have to belong to the event: the fields that it needs (GHCB
 //! specification 4.1, table 5 and 6), as wide as it needs them, and the shared buffer as far as
-//! the event writes it. A value that the page had before the last change counts as known, since a
-//! nested user of a GHCB restores what was there. The firmware's GHCB is not looked at.
+//! the event writes it. A value that the page had before its last changes counts as known, since a
+//! user of a GHCB that was interrupted finds there what it had, however many events others have had
+//! meanwhile: an interrupt's handler has several. The firmware's GHCB is not looked at.
 
 use spin::Mutex;
 
@@ -17,6 +18,8 @@ use crate::options::MAX_VCPUS;
 
 /// Quadwords of a page.
 const WORDS: usize = 512;
+/// Former values of a quadword that are remembered.
+const PAST: usize = 8;
 /// Different leaks that are counted one by one.
 const ROWS: usize = 48;
 /// CPL's byte in its quadword.
@@ -123,12 +126,32 @@ pub struct Leak {
     pub bits: u64,
 }
 
+/// Former values of a quadword, the last one first.
+struct Past([Word; PAST]);
+
+impl Past {
+    /// Remembers one more, and forgets the oldest.
+    fn push(&self, mut value: u64) {
+        for place in &self.0 {
+            let former = place.get();
+            place.set(value);
+            value = former;
+        }
+    }
+
+    /// Mask of the bytes of `value` that none of them has.
+    fn lacks(&self, value: u64) -> u64 {
+        let masks = self.0.iter().map(|past| changed_bytes(value, past.get()));
+        masks.fold(u64::MAX, |all, mask| all & mask)
+    }
+}
+
 /// What the hypervisor knows of a vCPU's GHCB. In pages of its own, as `vcpu::Own`.
 #[repr(align(4096))]
 pub struct Seen {
     gpa: Word,
     now: [Word; WORDS],
-    before: [Word; WORDS],
+    before: [Past; WORDS],
     /// A bit for each quadword: the hypervisor has written it since the last request.
     written: [Word; WORDS / 64],
 }
@@ -139,7 +162,7 @@ impl Seen {
         Self {
             gpa: Word::new(0),
             now: [const { Word::new(0) }; WORDS],
-            before: [const { Word::new(0) }; WORDS],
+            before: [const { Past([const { Word::new(0) }; PAST]) }; WORDS],
             written: [const { Word::new(0) }; WORDS / 64],
         }
     }
@@ -186,8 +209,8 @@ impl Seen {
             if value == now.get() {
                 continue;
             }
-            let new = changed_bytes(value, now.get()) & changed_bytes(value, before.get());
-            before.set(now.get());
+            let new = changed_bytes(value, now.get()) & before.lacks(value);
+            before.push(now.get());
             now.set(value);
             if !known {
                 continue;
@@ -236,7 +259,7 @@ impl Seen {
         };
         let (bits, bit) = (&self.written[index / 64], 1 << (index % 64));
         if bits.get() & bit == 0 {
-            before.set(now.get());
+            before.push(now.get());
             bits.set(bits.get() | bit);
         }
         now.set(value);

@@ -148,6 +148,22 @@ fn reserved_parts_count_too_and_old_values_do_not() {
     assert_eq!(guest.exit(code::WBINVD, 0, 0, &[]), []);
     guest.page.insert(0x500, SECRET);
     assert_eq!(guest.exit(code::WBINVD, 0, 0, &[]), []);
+    // The same for several, one after the other, but not for ever.
+    let msr = |guest: &mut Guest, rcx: u64| guest.exit(code::MSR, 0, 0, &[(RCX, rcx)]);
+    assert_eq!(msr(&mut guest, 0x10), []);
+    for other in 1..PAST as u64 {
+        assert_eq!(msr(&mut guest, 0x830 + other), []);
+    }
+    guest.page.insert(RCX.offset(), 0x10);
+    assert_eq!(guest.exit(code::WBINVD, 0, 0, &[]), []);
+    for other in 0..=PAST as u64 {
+        assert_eq!(msr(&mut guest, 0x830 + other), []);
+    }
+    guest.page.insert(RCX.offset(), 0x10);
+    assert_eq!(
+        guest.exit(code::WBINVD, 0, 0, &[]),
+        found(code::WBINVD, RCX.offset(), 0x10)
+    );
 }
 
 #[test]
