@@ -546,6 +546,12 @@ mod tests {
         assert!(sweep.attempts_complaint(&run, "", &good).is_some());
         let many = vec![good[0].clone(); 3 * SWEEP_EVENTS];
         assert_eq!(sweep.attempts_complaint(&run, "", &many), None);
+        let leak = Outcome {
+            json: json!({"report": {"leak": [{"exit": 0x87}]}}),
+            ..run.clone()
+        };
+        assert!(sweep.attempts_complaint(&leak, "", &many).is_some());
+        assert_eq!(rust.attempts_complaint(&leak, "", &good), None);
         let c = case(Kernel::C, Work::Attempts(1));
         assert_eq!(c.attempts_complaint(&run, "attempt: oops", &oops), None);
         assert!(c.attempts_complaint(&run, "attempt: hang", &oops).is_some());
