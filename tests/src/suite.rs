@@ -9,11 +9,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::num::NonZero;
+use std::path::Path;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
+
+use serde_json::Value;
 
 use crate::runner::Places;
 
@@ -90,11 +93,20 @@ fn in_order<R: Send>(
     });
 }
 
-/// The last lines of a guest's console that say something: who reads no more than the test's
-/// output sees as well how far a guest came.
-fn last_lines(console: &str) -> Vec<&str> {
-    let lines = console.lines().map(str::trim_end);
-    let mut lines: Vec<_> = lines.filter(|line| !line.is_empty()).collect();
+/// The last lines of the guest's console, of the last guest if a test has several; `logs` is the
+/// test's folder. Who reads no more than what the tests print sees as well how far a guest came.
+fn last_lines(logs: &Path) -> Vec<String> {
+    let folders = fs::read_dir(logs).into_iter().flatten().flatten();
+    let results = folders
+        .map(|entry| entry.path())
+        .chain([logs.to_path_buf()])
+        .map(|folder| folder.join("result.json"));
+    let newest =
+        results.max_by_key(|result| fs::metadata(result).and_then(|of| of.modified()).ok());
+    let result = newest.and_then(|result| fs::read(result).ok());
+    let result: Value = serde_json::from_slice(&result.unwrap_or_default()).unwrap_or_default();
+    let lines = result["last_lines"].as_array().into_iter().flatten();
+    let mut lines: Vec<_> = lines.filter_map(Value::as_str).map(String::from).collect();
     lines.split_off(lines.len().saturating_sub(LAST_LINES))
 }
 
@@ -123,6 +135,8 @@ pub fn run_all<T: Test>(
             if let Some(why) = cases[index].skip() {
                 return (Ok(why), None);
             }
+            // What an earlier run left must not be taken for this one's.
+            let _ = fs::remove_dir_all(places.logs(cases[index].name()));
             let result = cases[index].run(places, timeout);
             (result, Some(start.elapsed().as_secs()))
         };
@@ -139,8 +153,7 @@ pub fn run_all<T: Test>(
                 Err(line) => ("not ok", line),
             };
             if result.is_err() {
-                let console = fs::read(places.logs(name).join("console.log")).unwrap_or_default();
-                for line in last_lines(&String::from_utf8_lossy(&console)) {
+                for line in last_lines(&places.logs(name)) {
                     println!("# {name}: {line}");
                 }
                 failures.push(name);
@@ -192,11 +205,22 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_guest_is_quoted() {
-        assert!(last_lines("").is_empty());
-        assert_eq!(last_lines("one\r\n\r\n \ntwo"), ["one", "two"]);
+    fn the_last_guest_of_a_failed_test_is_quoted() {
+        let logs = std::env::temp_dir().join(format!("sev-tests-quote-{}", std::process::id()));
+        assert!(last_lines(&logs).is_empty());
         let many: Vec<_> = (0..20).map(|line| line.to_string()).collect();
-        assert_eq!(last_lines(&many.join("\n")), many[20 - LAST_LINES..]);
+        for (boot, lines) in [("boot-2", &many[..2]), ("boot-1", &many[..])] {
+            fs::create_dir_all(logs.join(boot)).unwrap();
+            let result = serde_json::json!({ "last_lines": lines }).to_string();
+            fs::write(logs.join(boot).join("result.json"), result).unwrap();
+            let lines = &lines[lines.len().saturating_sub(LAST_LINES)..];
+            assert_eq!(last_lines(&logs), lines);
+            // Times of files are those of the kernel's tick.
+            thread::sleep(std::time::Duration::from_millis(20));
+        }
+        fs::write(logs.join("result.json"), "{}").unwrap();
+        assert!(last_lines(&logs).is_empty());
+        fs::remove_dir_all(&logs).unwrap();
     }
 
     #[test]

@@ -169,6 +169,7 @@ pub fn json(config: &Config, run: &Run, verdict: &Verdict, qemu: &str) -> serde_
             "missing": judgement.missing,
             "good": judgement.good(),
         },
+        "last_lines": run.tail,
         "events": seen.log.events,
         "report": seen.log.report_tree(),
     })

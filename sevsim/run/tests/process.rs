@@ -101,6 +101,7 @@ fn success() {
     expect(&output, 0, "success: the check passed: 1 passed");
     let json = fs::read_to_string(bench.dir.join("result.json")).unwrap();
     assert!(json.contains("\"verdict\": \"success\""));
+    assert!(json.contains("\"last_lines\": ["));
     let console = fs::read_to_string(bench.dir.join("logs/console.log")).unwrap();
     assert!(console.contains("ok 1 a"));
 }
