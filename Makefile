@@ -166,7 +166,7 @@ help:
 #H   make test-configs   build and boot the Rust kernel by gcc, by the newest rustc, and with the
 #H                    options of tests/configs: mitigations, KASAN and lockdep, KCSAN, LTO (about 15
 #H                    minutes each on two cores); Debian's own (half an hour); one without SEV; for
-#H                    32 bits what the series touches
+#H                    32 bits what the series touches. With mitigations the entry code is attacked
 #H       CONFIGS='gcc ...'           only these
 #H   make test-decode the protocol core's instruction decoder against two others, on all encodings,
 #H                    and its emulation against Unicorn's (some minutes)

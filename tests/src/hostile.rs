@@ -241,8 +241,8 @@ impl Case {
                 if injected < least * SWEEP_EVENTS {
                     return Some(format!("{injected} events only"));
                 }
-                // Attempts at random interrupt requests as well, and the exits in between show
-                // what these were about to.
+                // Not so attempts at random: they interrupt requests as well that are partly in the
+                // GHCB, and the exits in between show that.
                 if self.kernel == Kernel::Rust && !outcome.json["report"]["leak"].is_null() {
                     return Some("the guest shows its hypervisor what it should not".into());
                 }

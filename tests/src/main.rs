@@ -50,9 +50,6 @@ struct Cli {
     /// Its build folder (default: build in the project's folder)
     #[arg(long, global = true)]
     build: Option<PathBuf>,
-    /// Image of a kernel to boot instead of the project's own; name the cases of its handler
-    #[arg(long, global = true)]
-    image: Option<PathBuf>,
     #[command(subcommand)]
     part: Part,
 }
@@ -112,6 +109,10 @@ enum Part {
         /// What decides what the host does; one boot of each kernel a seed
         #[arg(long, default_value = "1", value_delimiter = ' ')]
         seeds: Vec<u64>,
+        /// Image of a kernel to attack instead of the project's own; NAMES are those of its handler,
+        /// hostile-rust-... or hostile-c-...
+        #[arg(long, requires = "names")]
+        image: Option<PathBuf>,
         /// Steps of a boot, with about two hostile acts each
         #[arg(long, default_value_t = 12000)]
         steps: u64,
@@ -159,6 +160,20 @@ impl Boots {
     }
 }
 
+/// Has another image attacked, in the cases of one handler.
+fn set_image(places: &mut Places, image: Option<PathBuf>, names: &[String]) -> Result<(), String> {
+    let Some(image) = image else { return Ok(()) };
+    let of = |handler: &str| names.iter().all(|name| name.starts_with(handler));
+    if !of("hostile-rust-") && !of("hostile-c-") {
+        return Err("--image takes names of one handler, hostile-rust-... or hostile-c-...".into());
+    }
+    let image = image
+        .canonicalize()
+        .map_err(|error| format!("{}: {error}", image.display()))?;
+    places.image = Some(image);
+    Ok(())
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let top = match std::fs::canonicalize(&cli.top) {
@@ -169,10 +184,10 @@ fn main() -> ExitCode {
         }
     };
     let build = cli.build.unwrap_or_else(|| top.join("build"));
-    let places = Places {
+    let mut places = Places {
         top,
         build,
-        image: cli.image,
+        image: None,
     };
     let good = match cli.part {
         Part::Boot(Boots { list: true, .. }) => {
@@ -198,17 +213,19 @@ fn main() -> ExitCode {
         } => nmi::load::run(&places, &handlers, vcpus, seconds),
         Part::Hostile {
             names,
+            image,
             seeds,
             steps,
             timeout,
             jobs,
-        } => suite::run_all(
-            &places,
-            hostile::all(&places.top, &seeds, steps),
-            &names,
-            timeout,
-            jobs,
-        ),
+        } => {
+            if let Err(why) = set_image(&mut places, image, &names) {
+                eprintln!("sev-tests: {why}");
+                return ExitCode::from(2);
+            }
+            let cases = hostile::all(&places.top, &seeds, steps);
+            suite::run_all(&places, cases, &names, timeout, jobs)
+        }
         Part::Asi {
             names,
             timeout,

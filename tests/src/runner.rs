@@ -47,9 +47,13 @@ impl Places {
         })
     }
 
-    /// Folder for the logs of `name`.
+    /// Folder for the logs of `name`; another one if the image is not the project's.
     pub fn logs(&self, name: &str) -> PathBuf {
-        self.build.join("logs/test").join(name)
+        let folder = match self.image {
+            Some(_) => "logs/image",
+            None => "logs/test",
+        };
+        self.build.join(folder).join(name)
     }
 }
 
