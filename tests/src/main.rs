@@ -109,8 +109,8 @@ enum Part {
         /// What decides what the host does; one boot of each kernel a seed
         #[arg(long, default_value = "1", value_delimiter = ' ')]
         seeds: Vec<u64>,
-        /// Image of a kernel to attack instead of the project's own; NAMES are those of its handler,
-        /// hostile-rust-... or hostile-c-...
+        /// Image of a kernel to attack instead of the project's own; NAMES are those of its
+        /// handler, hostile-rust-... or hostile-c-...
         #[arg(long, requires = "names")]
         image: Option<PathBuf>,
         /// Steps of a boot, with about two hostile acts each

@@ -4,9 +4,10 @@
 //! At each VMGEXIT the GHCB is compared with what it held when the guest resumed from the last one.
 //! Bytes that changed and are not zero have to belong to the event: the fields that it needs (GHCB
 //! specification 4.1, table 5 and 6), as wide as it needs them, and the shared buffer as far as
-//! the event writes it. A value that the page had before its last changes counts as known, since a
-//! user of a GHCB that was interrupted finds there what it had, however many events others have had
-//! meanwhile: an interrupt's handler has several. The firmware's GHCB is not looked at.
+//! the event writes it. A byte that the page had there before its last changes counts as known,
+//! since a user of a GHCB that was interrupted finds there again what it had. Eight former values
+//! of each quadword are remembered, as the handler of an interrupt has several events, and each may
+//! change a register twice. The firmware's GHCB is not looked at.
 
 use spin::Mutex;
 

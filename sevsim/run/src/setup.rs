@@ -198,7 +198,7 @@ pub fn compose_cmdline(cli: &Cli, expect: &Expect) -> String {
         // The board has one root bus. Without being told so, the kernel looks for more on all 256
         // bus numbers, by 8160 reads through ports: two #VC exceptions each.
         words.push("pci=lastbus=0");
-        // Linux 7.3 can hang as it leaves jiffies as its clock (sevsim/README.md).
+        // Linux 7.3 can hang as it changes from jiffies to a better clock (sevsim/README.md).
         if cli.vcpus > 1 {
             words.push("tsc=nowatchdog");
         }
