@@ -221,6 +221,11 @@ impl Case {
         )
     }
 
+    /// Whether the guest showed its hypervisor more than exits need, and must not: C may.
+    fn leaks(&self, outcome: &Outcome) -> bool {
+        self.kernel == Kernel::Rust && !outcome.json["report"]["leak"].is_null()
+    }
+
     /// What is wrong with a run of attempts, if anything.
     fn attempts_complaint(
         &self,
@@ -243,7 +248,7 @@ impl Case {
                 }
                 // Not so attempts at random: they interrupt requests as well that are partly in the
                 // GHCB, and the exits in between show that.
-                if self.kernel == Kernel::Rust && !outcome.json["report"]["leak"].is_null() {
+                if self.leaks(outcome) {
                     return Some("the guest shows its hypervisor what it should not".into());
                 }
             }
@@ -270,8 +275,7 @@ impl Case {
             // It ends by its own will: no shutdown, no hang.
             let verdict = outcome.json["verdict"].as_str().unwrap_or_default();
             let deliberate = matches!(verdict, "terminated" | "panic");
-            let leak = self.kernel == Kernel::Rust && !outcome.json["report"]["leak"].is_null();
-            return (!deliberate || leak).then(|| outcome.line.clone());
+            return (!deliberate || self.leaks(outcome)).then(|| outcome.line.clone());
         }
         if self.kernel == Kernel::Rust && outcome.status != Some(0) {
             return Some(outcome.line.clone());
