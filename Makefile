@@ -16,7 +16,7 @@ override quote = '$(subst ','\'',$(1))'
 # ---- What can be set on the command line (make help explains)
 SEV_ES ?= rust
 own-variables := KERNEL_SRC O SEV SEV_ES VCPUS MEM APPEND INITRD DISK KERNEL CBIT APIC ENTRY BATCH \
-		 ARGS FROM TRAILERS TOOLCHAIN CONFIGS SEEDS STEPS FUZZ_TIME LOAD_SECONDS \
+		 ARGS FROM TRAILERS URL TOOLCHAIN CONFIGS SEEDS STEPS FUZZ_TIME LOAD_SECONDS \
 		 LOAD_HANDLERS
 export $(own-variables)
 
@@ -84,7 +84,7 @@ fuzz: toolchain
 
 series: toolchain
 	@scripts/kernel-source
-	@scripts/in-toolchain scripts/series --trailers "$$TRAILERS" \
+	@scripts/in-toolchain scripts/series --trailers "$$TRAILERS" --url "$$URL" \
 		--from "$${FROM:-$$(git config user.name) <$$(git config user.email)>}" \
 		$(if $(FROM),--maintainer)
 
@@ -119,6 +119,7 @@ help:
 #H                            user, and MAINTAINERS names nobody)
 #H       TRAILERS='Signed-off-by: ...'   lines to add to each message, separated by '|'; nothing
 #H                            is signed off by itself
+#H       URL=https://...      where this project can be had, for the cover letter
 #H
 #H Running: make boot, with
 #H       VCPUS=2      vCPUs, 1 to 8                   MEM=1024    MiB of memory

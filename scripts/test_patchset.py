@@ -253,6 +253,19 @@ class PatchsetTest(unittest.TestCase):
         self.assertIn("Blurb.", mails[0].read_text())
         self.assertIn("Body.\n\nTested-by: C <c@d.e>\n---", mails[1].read_text())
 
+    def test_url_goes_into_the_cover_letter(self):
+        output = self.top / "out"
+        self.put(self.top / "patches/0000-cover-letter", "The cover\n\nOne.\n\n@URL@\n\nTwo.\n")
+        for url, wanted in (
+            ("https://a.b/c", "\nOne.\n\nLink: https://a.b/c\n\nTwo.\n"),
+            ("", "\nOne.\n\nTwo.\n"),
+        ):
+            SERIES.make(self.top, self.pristine, output, ("A B", "a@b.c"), [], url=url)
+            self.assertIn(wanted, sorted(output.iterdir())[0].read_text())
+        self.put(self.top / "patches/0000-cover-letter", "The cover\n\nOne.\n")
+        with self.assertRaises(patchset.PatchsetError):
+            SERIES.make(self.top, self.pristine, output, ("A B", "a@b.c"), [], url="https://a.b/c")
+
     def with_maintainers(self):
         """Let the second patch add an entry to MAINTAINERS."""
         self.put(self.pristine / "MAINTAINERS", "A\nM:\ta\n\nZ\nM:\tz\n")
