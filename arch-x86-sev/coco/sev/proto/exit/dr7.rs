@@ -2,8 +2,8 @@
 
 //! MOV from and to DR7.
 //!
-//! The hypervisor keeps the value that hardware uses; the guest keeps a shadow of what it wrote and
-//! never asks.
+//! DR7 of the encrypted save area is out of reach of the hypervisor. The guest tells it what it
+//! wrote, keeps a shadow of that, and never asks.
 
 use super::super::{
     env::Env,
