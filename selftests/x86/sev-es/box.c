@@ -184,6 +184,7 @@ struct outcome box_run(struct box *box, const void *code, size_t len,
 	struct user_regs_struct set = *regs;
 	uint64_t at = box->code_base + box->code;
 	struct xsave before, after;
+	int go_on = PTRACE_CONT;
 
 	memcpy((void *)at, code, len);
 	/* No room for the int3 at the end of the code area: the caller expects a fault there. */
@@ -192,8 +193,9 @@ struct outcome box_run(struct box *box, const void *code, size_t len,
 	set.rip = box->code;
 	fpu_fill(box, &before);
 	CHECK(!ptrace(PTRACE_SETREGS, box->pid, 0, &set), "PTRACE_SETREGS: %s", strerror(errno));
-	CHECK(!ptrace(box->step ? PTRACE_SINGLESTEP : PTRACE_CONT, box->pid, 0, 0),
-	      "PTRACE_CONT: %s", strerror(errno));
+	if (box->step)
+		go_on = box->blocks ? PTRACE_SINGLEBLOCK : PTRACE_SINGLESTEP;
+	CHECK(!ptrace(go_on, box->pid, 0, 0), "PTRACE_CONT: %s", strerror(errno));
 	box_wait(box, &out);
 	if (out.died)
 		return out;

@@ -45,6 +45,8 @@ struct box {
 	uint64_t code_base;
 	/* Single-step instead of running up to the int3. */
 	bool step;
+	/* Up to the next branch, that is. */
+	bool blocks;
 };
 
 struct outcome {

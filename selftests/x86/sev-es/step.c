@@ -180,6 +180,38 @@ static void step_behind_mov_ss(void)
 	box_close(&box);
 }
 
+/* By blocks it stops behind branches, and an instruction that exits is none. */
+static void step_by_blocks(void)
+{
+	/* nop or cpuid, nop, jmp to the next instruction */
+	static const uint8_t nop[] = { 0x66, 0x90, 0x90, 0xeb, 0x00, 0x90 };
+	static const uint8_t exits[] = { 0x0f, 0xa2, 0x90, 0xeb, 0x00, 0x90 };
+	struct user_regs_struct regs;
+	struct outcome out;
+	unsigned int stop;
+	struct box box;
+
+	box_open(&box, NULL);
+	box.blocks = true;
+	regs = box_regs(&box);
+	out = step("nop", &box, nop, sizeof(nop), &regs);
+	stop = out.regs.rip - box.code;
+	if (stop != 5) {
+		/* QEMU without KVM stops at each instruction, but for those that it does not run. */
+		if (!guest_is_sev_es)
+			skip("this processor does not step by blocks");
+		CHECK(stop == 2, "nop: stopped %u bytes further", stop);
+		stop = 3;
+	}
+	regs = box_regs(&box);
+	regs.rax = 0;
+	regs.rcx = 0;
+	out = step("cpuid", &box, exits, sizeof(exits), &regs);
+	CHECK(out.regs.rip == box.code + stop, "cpuid: stopped %lld bytes further",
+	      (long long)(out.regs.rip - box.code));
+	box_close(&box);
+}
+
 /* A signal of the instruction comes before the trap, which does not come at all then. */
 static void step_over_refused(void)
 {
@@ -244,6 +276,7 @@ const struct test step_tests[] = {
 	{ "step_into_rep_ins", step_into_rep_ins },
 	{ "step_into_rep_outs", step_into_rep_outs },
 	{ "step_behind_mov_ss", step_behind_mov_ss },
+	{ "step_by_blocks", step_by_blocks },
 	{ "step_over_refused", step_over_refused },
 	{ "step_by_itself", step_by_itself },
 	{ }

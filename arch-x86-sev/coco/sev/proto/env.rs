@@ -23,7 +23,7 @@ use super::{
     }, //
 };
 
-/// Features that change what an intercept means. All exist with SEV-SNP only.
+/// Features that change what an intercept means. All but the first exist with SEV-SNP only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Features {
     /// Hardware swaps the debug registers: the hypervisor has no reason to intercept DR7.
@@ -290,6 +290,17 @@ pub(crate) trait Env {
     /// CR4, for what it permits user mode to do.
     fn cr4(&self) -> u64 {
         0
+    }
+
+    /// True if user mode may not execute CPUID. Called for user mode only.
+    fn cpuid_faults(&self) -> bool {
+        false
+    }
+
+    /// True if RFLAGS.TF has the processor stop at branches only (DebugCtl.BTF; APM vol. 2,
+    /// 13.1.4.4). Called if TF is set.
+    fn steps_blocks(&self) -> bool {
+        false
     }
 
     /// XCR0, or 1, its value at reset, if CR4.OSXSAVE is off. Called before [`Env::ghcb`].

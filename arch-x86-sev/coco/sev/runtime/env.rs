@@ -262,6 +262,11 @@ impl Env for KernelEnv<'_> {
     fn io_permitted(&mut self, port: u16, width: Width) -> bool {
         #[cfg(CONFIG_X86_IOPL_IOPERM)]
         {
+            // A port behind the last one is not permitted, whatever the level.
+            if u64::from(port) + (width.bytes() - 1) > u64::from(u16::MAX) {
+                return false;
+            }
+
             // SAFETY: `current` is valid, and only it changes its permissions.
             let bitmap = unsafe {
                 let thread = &(*Task::current_raw()).thread;
@@ -276,7 +281,6 @@ impl Env for KernelEnv<'_> {
             };
             let first = u32::from(port);
 
-            // A port behind the last one is not permitted.
             (first..first + width.bytes() as u32).all(|port| {
                 bitmap
                     .get(port as usize / 64)
@@ -316,6 +320,16 @@ impl Env for KernelEnv<'_> {
 
     fn cr4(&self) -> u64 {
         cpu::cr4()
+    }
+
+    fn cpuid_faults(&self) -> bool {
+        thread_flag(bindings::TIF_NOCPUID)
+    }
+
+    fn steps_blocks(&self) -> bool {
+        // The kernel does not step through itself by blocks. The flag of a task that does is what
+        // DebugCtl.BTF follows, and what #DB handlers look at.
+        self.regs().user_mode() && thread_flag(bindings::TIF_BLOCKSTEP)
     }
 
     fn xcr0(&mut self) -> u64 {
@@ -362,8 +376,9 @@ impl Env for KernelEnv<'_> {
     }
 
     fn note(&mut self, note: Note) {
+        // What ends the guest must not be lost because user space used the limit up.
         // SAFETY: Only keeps count.
-        if !unsafe { bindings::sev_es_shim_ratelimit() } {
+        if self.regs().user_mode() && !unsafe { bindings::sev_es_shim_ratelimit() } {
             return;
         }
 
@@ -380,6 +395,14 @@ impl Env for KernelEnv<'_> {
             }
         }
     }
+}
+
+/// Whether a flag of the current task is set (TIF_*).
+fn thread_flag(flag: u32) -> bool {
+    // SAFETY: `current` is valid. Others may change flags at any time, but not tear them.
+    let flags = unsafe { (&raw const (*Task::current_raw()).thread_info.flags).read_volatile() };
+
+    flags & (1 << flag) != 0
 }
 
 /// True if an access of user code touches an address that is not user space's.

@@ -78,6 +78,10 @@ pub(crate) struct Machine {
     pub(crate) features: Features,
     pub(crate) dr7: Option<u64>,
     pub(crate) cr4: u64,
+    /// User mode may not execute CPUID.
+    pub(crate) cpuid_faults: bool,
+    /// DebugCtl.BTF is set.
+    pub(crate) steps_blocks: bool,
     pub(crate) xcr0: u64,
     pub(crate) xss: Option<u64>,
     pub(crate) snp_cpuid: SnpCpuid,
@@ -121,6 +125,8 @@ impl Machine {
             features: Features::default(),
             dr7: Some(0x400),
             cr4: 0,
+            cpuid_faults: false,
+            steps_blocks: false,
             xcr0: 7,
             xss: None,
             snp_cpuid: SnpCpuid::NoTable,
@@ -387,6 +393,15 @@ impl Env for Machine {
 
     fn cr4(&self) -> u64 {
         self.cr4
+    }
+
+    fn cpuid_faults(&self) -> bool {
+        assert!(self.regs.user_mode());
+        self.cpuid_faults
+    }
+
+    fn steps_blocks(&self) -> bool {
+        self.steps_blocks
     }
 
     fn xcr0(&mut self) -> u64 {

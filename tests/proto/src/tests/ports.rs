@@ -310,6 +310,22 @@ fn single_step_sees_every_iteration() {
 }
 
 #[test]
+fn what_exits_is_no_branch() {
+    let mut machine = Machine::new(&[0xf3, 0x6e]);
+
+    machine.steps_blocks = true;
+    machine.regs.si = DATA;
+    machine.regs.cx = 2;
+    machine.regs.flags |= TF;
+    while machine.regs.cx != 1 {
+        assert_eq!(machine.vc(IOIO), Outcome::Retry { single_step: false });
+    }
+    machine.complete(IOIO);
+    assert_eq!(machine.regs.ip, CODE + 2);
+    assert_ne!(machine.regs.flags & TF, 0);
+}
+
+#[test]
 fn count_of_zero_does_nothing() {
     for bytes in [[0xf3, 0x6e], [0xf3, 0x6c]] {
         let mut machine = Machine::new(&bytes);

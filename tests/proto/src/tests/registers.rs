@@ -152,6 +152,25 @@ fn what_cr4_keeps_from_user_mode() {
 }
 
 #[test]
+fn cpuid_can_be_kept_from_user_mode() {
+    // With a prefix, too: those do not take the short cut.
+    for bytes in [vec![0x0f, 0xa2], vec![0x66, 0x0f, 0xa2]] {
+        let mut machine = Machine::user(&bytes);
+
+        machine.cpuid_faults = true;
+        assert_eq!(machine.vc(0x72), Outcome::Exception(Fault::GP));
+        assert_eq!(machine.vmgexits, 0);
+        machine.cpuid_faults = false;
+        machine.complete(0x72);
+
+        let mut machine = Machine::new(&bytes);
+
+        machine.cpuid_faults = true;
+        machine.complete(0x72);
+    }
+}
+
+#[test]
 fn rdmsr_and_wrmsr() {
     let mut machine = Machine::new(&[0x0f, 0x32, 0x0f, 0x30]);
 
@@ -252,6 +271,7 @@ fn privileged_instructions_in_user_mode_are_gp() {
         (0x27, vec![0x0f, 0x21, 0xf8]),
         (0x37, vec![0x0f, 0x23, 0xf8]),
         (0x89, vec![0x0f, 0x09]),
+        (0x76, vec![0x0f, 0x08]),
     ] {
         let mut machine = Machine::user(&bytes);
 

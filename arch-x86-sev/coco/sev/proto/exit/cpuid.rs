@@ -15,6 +15,7 @@ use super::super::{
     },
     result::{
         Error,
+        Fault,
         Result, //
     }, //
 };
@@ -23,8 +24,16 @@ use super::super::{
 const LEAF_XSTATE: u32 = 0xd;
 
 /// Emulates CPUID.
+///
+/// Where user mode may not execute it (APM vol. 3, CPUID faulting) the fault is raised here: the
+/// hypervisor may offer the feature on hardware that does not have it, but does not know that the
+/// exit is about user mode.
 #[inline(never)]
 pub(crate) fn cpuid<E: Env + ?Sized>(env: &mut E) -> Result {
+    if env.regs().user_mode() && env.cpuid_faults() {
+        return Err(Fault::GP.into());
+    }
+
     let regs = env.regs();
     let mut leaf = CpuidLeaf {
         function: regs.ax as u32,

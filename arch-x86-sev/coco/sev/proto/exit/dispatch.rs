@@ -57,7 +57,7 @@ pub(crate) fn handle<E: Env + ?Sized>(env: &mut E, code: u64) -> Outcome {
     };
 
     match result {
-        Ok(step) => step.finish(env.regs_mut()),
+        Ok(step) => step.finish(env),
         Err(error) => error.into(),
     }
 }

@@ -3,9 +3,9 @@
 //! How an instruction that was emulated ends.
 
 use super::super::{
+    env::Env,
     insn::CodeSize,
     regs::{
-        Regs,
         FLAGS_RF,
         FLAGS_TF, //
     },
@@ -39,8 +39,10 @@ impl Step {
 
     /// Brings RIP and RFLAGS to where hardware would have them after the instruction.
     #[inline(always)]
-    pub(super) fn finish(self, regs: &mut Regs) -> Outcome {
-        let single_step = regs.flags & FLAGS_TF != 0;
+    pub(super) fn finish<E: Env + ?Sized>(self, env: &mut E) -> Outcome {
+        // No instruction that exits is a branch.
+        let single_step = env.regs().flags & FLAGS_TF != 0 && !env.steps_blocks();
+        let regs = env.regs_mut();
 
         if let Progress::Partial = self.progress {
             return Outcome::Retry { single_step };

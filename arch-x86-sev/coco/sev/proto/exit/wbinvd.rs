@@ -30,6 +30,9 @@ pub(crate) fn wbinvd<E: Env + ?Sized>(env: &mut E) -> Result {
 /// Refuses INVD: it would lose what is written but still in caches.
 #[inline(never)]
 pub(crate) fn invd<E: Env + ?Sized>(env: &mut E) -> Result {
+    if env.regs().user_mode() {
+        return Err(Fault::GP.into());
+    }
     env.note(Note::Invd);
     Err(Error::Unsupported)
 }
