@@ -197,7 +197,7 @@ static void step_by_blocks(void)
 	out = step("nop", &box, nop, sizeof(nop), &regs);
 	stop = out.regs.rip - box.code;
 	if (stop != 5) {
-		/* QEMU without KVM stops at each instruction, but for those that it does not run. */
+		/* QEMU without KVM stops at each instruction that it runs itself. */
 		if (!guest_is_sev_es)
 			skip("this processor does not step by blocks");
 		CHECK(stop == 2, "nop: stopped %u bytes further", stop);

@@ -90,8 +90,9 @@ impl<'irq> GhcbGuard<'irq> {
     /// Takes the GHCB, if it has not been taken before. `None` only before the boot processor has
     /// set up its first one.
     ///
-    /// Before the per-CPU GHCBs are set up this is the boot GHCB, which has one user at a time: no
-    /// handler that can interrupt it is installed yet.
+    /// Before the per-CPU GHCBs are set up this is the boot GHCB. Nobody counts its users: no
+    /// handler that can interrupt one is installed yet, but for #VC itself (a warning that is
+    /// printed while C code changes the state of pages), whose exits leave no request behind.
     #[inline(always)]
     pub(crate) fn take(&mut self) -> Option<Ghcb> {
         match &self.taken {
@@ -105,9 +106,10 @@ impl<'irq> GhcbGuard<'irq> {
     fn take_now(&mut self) -> Option<Ghcb> {
         warn_on!(cpu::interrupts_enabled());
 
-        // SAFETY: The flag changes once, before other CPUs run.
+        // SAFETY: The flag is set once, before other CPUs run, and cleared by the last CPU that
+        // runs before a kexec.
         if !unsafe { bindings::sev_es_shim_ghcbs_initialized() } {
-            // SAFETY: The pointer is set once, by the CPU that is still alone.
+            // SAFETY: The pointer is set, and cleared before a kexec, by a CPU that is alone.
             let page = NonNull::new(unsafe { data::boot_ghcb }.cast::<GhcbPage>())?;
 
             // SAFETY: The page is mapped shared, and nobody else uses it.

@@ -26,8 +26,8 @@ use crate::{
 
 /// Exit code of an intercepted #DB.
 const EXIT_DB: u64 = 0x41;
-/// DR6.BS: the #DB is a single-step trap.
-const DR6_BS: u64 = 1 << 14;
+/// DR6 at a single-step trap: its value at reset, and BS (APM vol. 2, 13.1.1.3).
+const DR6_SINGLE_STEP: u64 = 0xffff_0ff0 | 1 << 14;
 
 const GP: u16 = bindings::X86_TRAP_GP as u16;
 const PF: u16 = bindings::X86_TRAP_PF as u16;
@@ -80,18 +80,16 @@ unsafe fn raise(regs: *mut bindings::pt_regs, verdict: Verdict) {
     }
 }
 
-/// Makes DR6 say that a single-step trap happened, as hardware does before it raises #DB.
+/// Makes DR6 say that a single-step trap happened, and nothing else: what it said before was for
+/// an earlier #DB, whose handler need not have reset it (with FRED it does not).
 #[inline(always)]
 fn set_dr6_single_step() {
     // SAFETY: DR6 only reports. Accesses to it are not intercepted.
     unsafe {
         asm!(
-            "mov {dr6}, dr6",
-            "or {dr6}, {step}",
             "mov dr6, {dr6}",
-            dr6 = out(reg) _,
-            step = const DR6_BS,
-            options(nomem, nostack),
+            dr6 = in(reg) DR6_SINGLE_STEP,
+            options(nomem, nostack, preserves_flags),
         );
     }
 }

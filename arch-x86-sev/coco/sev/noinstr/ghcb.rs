@@ -6,8 +6,9 @@
 //! page state changes, guest requests, calls of the SVSM, AP creation) is one more kind of user. It
 //! may fill any part of the page, so that as a nested user it has to save all of it, for which each
 //! CPU has one backup page, as in the C implementation. It mostly runs in task context, where it is
-//! the first user and needs no backup; only with Secure AVIC in interrupts as well. Two such users
-//! that are both nested (in a machine check, and in an NMI in that) end in a panic.
+//! the first user and needs no backup; only with Secure AVIC in interrupts and in NMIs (that of
+//! performance counters writes LVTPC) as well. Two such users that are both nested (in a machine
+//! check, and in an NMI in that) end in a panic.
 
 use core::{
     arch::asm,
@@ -115,9 +116,10 @@ pub(crate) unsafe extern "C" fn __sev_get_ghcb(
 ) -> *mut bindings::ghcb {
     warn_on!(!irqs_disabled());
 
-    // SAFETY: `state` is valid by the contract. The flag changes once, before other CPUs run. The
-    // runtime data is set up for all CPUs by then, and is accessed by this CPU only. The copy
-    // reads memory that the hypervisor can write, but only stores it.
+    // SAFETY: `state` is valid by the contract. The flag is set once, before other CPUs run, and
+    // cleared by the last CPU that runs before a kexec. The runtime data is set up for all CPUs
+    // while it is set, and is accessed by this CPU only. The copy reads memory that the hypervisor
+    // can write, but only stores it.
     unsafe {
         (*state).ghcb = null_mut();
         if !bindings::sev_es_shim_ghcbs_initialized() {
@@ -137,7 +139,10 @@ pub(crate) unsafe extern "C" fn __sev_get_ghcb(
         }
 
         if backup_active.read_volatile() {
-            // No way to go on. The handlers of the exits that printing needs save what they use.
+            // No way to go on. Those who use the page do not either, so it is free for what a panic
+            // needs: the console, stopping other CPUs, and a crash kernel.
+            backup_active.write_volatile(false);
+            set_users(0);
             instrumentation_begin();
             bindings::panic(c"GHCB and backup GHCB are already in use".as_char_ptr());
         }

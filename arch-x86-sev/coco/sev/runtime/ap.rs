@@ -103,23 +103,23 @@ fn is_plausible(address: u64) -> bool {
         return true;
     }
 
-    // The type is that of the last entry only, if the page is in several.
-    // SAFETY: Reads the table, which does not change any more.
-    let (kind, has_ram) = unsafe {
-        (
-            bindings::e820__get_entry_type(address, end),
-            bindings::e820__mapped_any(address, end, bindings::e820_type_E820_TYPE_RAM),
-        )
-    };
-    let is_firmware = kind == bindings::e820_type_E820_TYPE_RESERVED as c_int
-        || kind == bindings::e820_type_E820_TYPE_NVS as c_int
-        || kind == bindings::e820_type_E820_TYPE_ACPI as c_int;
+    // What the firmware says counts, not what memmap= made of it for this kernel; but it may have
+    // given the kernel memory to use.
+    // SAFETY: Reads tables, which do not change any more.
+    let firmware_has = |kind| unsafe { bindings::e820__mapped_raw_any(address, end, kind) };
+    let is_firmware = firmware_has(bindings::e820_type_E820_TYPE_RESERVED)
+        || firmware_has(bindings::e820_type_E820_TYPE_NVS)
+        || firmware_has(bindings::e820_type_E820_TYPE_ACPI);
+    let has_ram = firmware_has(bindings::e820_type_E820_TYPE_RAM)
+        // SAFETY: As above.
+        || unsafe { bindings::e820__mapped_any(address, end, bindings::e820_type_E820_TYPE_RAM) };
 
     if has_ram || !is_firmware {
-        let what = if kind < 0 && !has_ram {
-            "not memory"
-        } else {
+        // Type 0 is any.
+        let what = if has_ram || firmware_has(0) {
             "not the firmware's"
+        } else {
+            "not memory"
         };
 
         pr_err!("AP jump table at {address:#x}, which is {what}\n");

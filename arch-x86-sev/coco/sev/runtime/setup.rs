@@ -2,7 +2,10 @@
 
 //! Setup of the GHCBs: the boot GHCB first, and one for each CPU once memory can be allocated.
 
-use core::{mem::size_of, ptr::addr_of_mut};
+use core::{
+    mem::size_of,
+    ptr::{addr_of_mut, NonNull},
+};
 
 use kernel::{
     bindings,
@@ -13,7 +16,11 @@ use crate::{
     cpu,
     data::{self, per_cpu},
     env::boot_cpu_has,
-    proto::msr_protocol::{self, MsrExchange},
+    proto::{
+        msr_protocol::{self, MsrExchange},
+        Ghcb,
+        GhcbPage, //
+    },
     vmgexit::vmgexit,
 };
 
@@ -95,6 +102,25 @@ pub(crate) unsafe extern "C" fn sev_es_check_cpu_features() -> bool {
     boot_cpu_has(bindings::X86_FEATURE_RDRAND)
 }
 
+/// Makes the GHCB of a CPU that starts free.
+///
+/// A CPU of an SEV-SNP guest that was offline starts anew, in the middle of the exit by which it
+/// went offline: nothing of that ever returns, nor gives the GHCB back.
+///
+/// # Safety
+///
+/// `data` must be this CPU's, and there must be no user of its GHCB.
+unsafe fn forget_users(data: *mut bindings::sev_es_runtime_data) {
+    // SAFETY: By the contract of the function; nothing of C's keeps a pointer into it either.
+    unsafe {
+        if let Some(page) = NonNull::new(addr_of_mut!((*data).ghcb_page).cast::<GhcbPage>()) {
+            Ghcb::new(page).invalidate();
+        }
+        (*data).backup_ghcb_active = false;
+        this_cpu_write!(data::sev_es_ghcb_users, 0, 0);
+    }
+}
+
 /// Sets up the GHCB that a CPU starts with.
 ///
 /// # Safety
@@ -114,8 +140,9 @@ pub(crate) unsafe extern "C" fn setup_ghcb() {
         if bindings::initial_vc_handler
             == bindings::kernel_exc_vmm_communication as *const () as usize
         {
-            if is_snp() {
-                if let Some(data) = data::this_cpu() {
+            if let Some(data) = data::this_cpu() {
+                forget_users(data);
+                if is_snp() {
                     snp_register_ghcb_early(pa(addr_of_mut!((*data).ghcb_page)));
                 }
             }
