@@ -207,6 +207,8 @@ static void step_by_blocks(void)
 	regs.rax = 0;
 	regs.rcx = 0;
 	out = step("cpuid", &box, exits, sizeof(exits), &regs);
+	if (!guest_is_sev_es && out.regs.rip == box.code + 2)
+		skip("the hypervisor stops at what it emulates");
 	CHECK(out.regs.rip == box.code + stop, "cpuid: stopped %lld bytes further",
 	      (long long)(out.regs.rip - box.code));
 	box_close(&box);

@@ -90,9 +90,10 @@ impl<'irq> GhcbGuard<'irq> {
     /// Takes the GHCB, if it has not been taken before. `None` only before the boot processor has
     /// set up its first one.
     ///
-    /// Before the per-CPU GHCBs are set up this is the boot GHCB. Nobody counts its users: no
-    /// handler that can interrupt one is installed yet, but for #VC itself (a warning that is
-    /// printed while C code changes the state of pages), whose exits leave no request behind.
+    /// Before the per-CPU GHCBs are set up this is the boot GHCB, whose users nobody counts. Only
+    /// #VC itself can interrupt one (a warning that is printed while C code changes the state of
+    /// pages, which gives up then), or a breakpoint that somebody set so early. A request begins
+    /// without valid fields, whatever the one before left there.
     #[inline(always)]
     pub(crate) fn take(&mut self) -> Option<Ghcb> {
         match &self.taken {
@@ -112,7 +113,7 @@ impl<'irq> GhcbGuard<'irq> {
             // SAFETY: The pointer is set, and cleared before a kexec, by a CPU that is alone.
             let page = NonNull::new(unsafe { data::boot_ghcb }.cast::<GhcbPage>())?;
 
-            // SAFETY: The page is mapped shared, and nobody else uses it.
+            // SAFETY: The page is mapped shared. All accesses to it are volatile ones.
             return Some(unsafe { Ghcb::new(page) });
         }
 

@@ -7,8 +7,8 @@
 //! may fill any part of the page, so that as a nested user it has to save all of it, for which each
 //! CPU has one backup page, as in the C implementation. It mostly runs in task context, where it is
 //! the first user and needs no backup; only with Secure AVIC in interrupts and in NMIs (that of
-//! performance counters writes LVTPC) as well. Two such users that are both nested (in a machine
-//! check, and in an NMI in that) end in a panic.
+//! performance counters before PerfMonV2 writes LVTPC) as well. Two such users that are both nested
+//! (in a machine check, and in an NMI in that) end in a panic.
 
 use core::{
     arch::asm,

@@ -263,8 +263,8 @@ pub(crate) trait Env {
 
     // Permissions.
 
-    /// True if user code may access these ports: I/O privilege level 3, or all bits clear in the
-    /// I/O permission bitmap, which ends at its limit. Called for user mode only.
+    /// True if user code may access these ports: all bits clear in the I/O permission bitmap, which
+    /// ends at its limit, or what stands for I/O privilege level 3. Called for user mode only.
     fn io_permitted(&mut self, port: u16, width: Width) -> bool {
         let _ = (port, width);
         false

@@ -85,11 +85,13 @@ fn refuse_cpus() {
 
 /// Whether `address` can be that of the table. What is written there must be a page, and if the
 /// hypervisor gave the address, one that the firmware set apart: not memory that the kernel uses or
-/// may use, and not a device. An SEV-SNP guest has the address from a page that the hypervisor
-/// cannot write.
+/// may use, nor what no memory map knows. An SEV-SNP guest has the address from a page that the
+/// hypervisor cannot write.
 #[link_section = ".init.text"]
 fn is_plausible(address: u64) -> bool {
     const PAGE_SIZE: u64 = 1 << bindings::PAGE_SHIFT;
+    /// The IP and the CS that CPUs start at.
+    const TABLE_SIZE: u64 = 4;
     let Some(end) = address.checked_add(PAGE_SIZE) else {
         pr_err!("AP jump table at {address:#x}, beyond all memory\n");
         return false;
@@ -103,20 +105,23 @@ fn is_plausible(address: u64) -> bool {
         return true;
     }
 
-    // What the firmware says counts, not what memmap= made of it for this kernel; but it may have
-    // given the kernel memory to use.
-    // SAFETY: Reads tables, which do not change any more.
-    let firmware_has = |kind| unsafe { bindings::e820__mapped_raw_any(address, end, kind) };
-    let is_firmware = firmware_has(bindings::e820_type_E820_TYPE_RESERVED)
-        || firmware_has(bindings::e820_type_E820_TYPE_NVS)
-        || firmware_has(bindings::e820_type_E820_TYPE_ACPI);
-    let has_ram = firmware_has(bindings::e820_type_E820_TYPE_RAM)
-        // SAFETY: As above.
-        || unsafe { bindings::e820__mapped_any(address, end, bindings::e820_type_E820_TYPE_RAM) };
+    // Both what the firmware said, of which memmap=exactmap leaves nothing in the kernel's own map,
+    // and what was added to that (add_efi_memmap).
+    // SAFETY: Reads the maps, which do not change any more.
+    let overlaps = |end, kind| unsafe {
+        bindings::e820__mapped_raw_any(address, end, kind)
+            || bindings::e820__mapped_any(address, end, kind)
+    };
+    // What is written is at the beginning.
+    let begins_with = |kind| overlaps(address + TABLE_SIZE, kind);
+    let is_firmware = begins_with(bindings::e820_type_E820_TYPE_RESERVED)
+        || begins_with(bindings::e820_type_E820_TYPE_NVS)
+        || begins_with(bindings::e820_type_E820_TYPE_ACPI);
+    let has_ram = overlaps(end, bindings::e820_type_E820_TYPE_RAM);
 
     if has_ram || !is_firmware {
         // Type 0 is any.
-        let what = if has_ram || firmware_has(0) {
+        let what = if has_ram || begins_with(0) {
             "not the firmware's"
         } else {
             "not memory"

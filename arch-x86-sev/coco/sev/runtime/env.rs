@@ -262,7 +262,8 @@ impl Env for KernelEnv<'_> {
     fn io_permitted(&mut self, port: u16, width: Width) -> bool {
         #[cfg(CONFIG_X86_IOPL_IOPERM)]
         {
-            // A port behind the last one is not permitted, whatever the level.
+            // A port behind the last one is not permitted. Hardware agrees for iopl(3) as well,
+            // which is a bitmap without bits that are set, but for those behind the last port.
             if u64::from(port) + (width.bytes() - 1) > u64::from(u16::MAX) {
                 return false;
             }

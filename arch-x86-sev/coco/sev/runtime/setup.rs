@@ -52,8 +52,9 @@ impl MsrExchange for GhcbMsr {
         // SAFETY: `msr_protocol` makes valid requests only. No GHCB is in use on this CPU, and no
         // NMI handler can change the MSR before the reply is read: `setup_ghcb()`, where all
         // exchanges come from, runs before the CPU has an IDT whose NMI handler performs exits.
-        // Should the MSR be changed nevertheless, the reply fails the check of its function. The
-        // GHCB MSR exists, and is not intercepted.
+        // Should the MSR be changed nevertheless (by an NMI to a CPU of an SEV-SNP guest that the
+        // hypervisor let go on where it went offline), the reply fails the check of its function.
+        // The GHCB MSR exists, and is not intercepted.
         unsafe {
             vmgexit(request);
             cpu::rdmsr(bindings::MSR_AMD64_SEV_ES_GHCB)
@@ -109,7 +110,7 @@ pub(crate) unsafe extern "C" fn sev_es_check_cpu_features() -> bool {
 ///
 /// # Safety
 ///
-/// `data` must be this CPU's, and there must be no user of its GHCB.
+/// `data` must be this CPU's, and no user of its GHCB may ever go on.
 unsafe fn forget_users(data: *mut bindings::sev_es_runtime_data) {
     // SAFETY: By the contract of the function; nothing of C's keeps a pointer into it either.
     unsafe {
@@ -125,7 +126,8 @@ unsafe fn forget_users(data: *mut bindings::sev_es_runtime_data) {
 ///
 /// # Safety
 ///
-/// Called by each CPU, when its IDT still has the early handlers.
+/// Called by each CPU when it starts: when its IDT still has the early handlers, or after it was
+/// offline, where nested users end before this goes on.
 #[export]
 pub(crate) unsafe extern "C" fn setup_ghcb() {
     if !is_guest() {

@@ -25,9 +25,9 @@ const LEAF_XSTATE: u32 = 0xd;
 
 /// Emulates CPUID.
 ///
-/// Where user mode may not execute it (APM vol. 3, CPUID faulting) the fault is raised here: the
-/// hypervisor may offer the feature on hardware that does not have it, but does not know that the
-/// exit is about user mode.
+/// Where user mode may not execute it (HWCR.CpuidUserDis) the fault is raised here: a hypervisor
+/// that keeps HWCR in software has hardware execute it, and does not know that the exit is about
+/// user mode.
 #[inline(never)]
 pub(crate) fn cpuid<E: Env + ?Sized>(env: &mut E) -> Result {
     if env.regs().user_mode() && env.cpuid_faults() {
