@@ -172,6 +172,13 @@ pub fn cases() -> Vec<Case> {
             Direct,
             "--vcpus 2 --intercept all",
         ),
+        // The page of the AP jump table is not in the kernel's own memory map.
+        case(
+            "rust-2cpu-exactmap",
+            Rust,
+            Direct,
+            "--vcpus 2 --append memmap=exactmap,512K@0,900M@1M",
+        ),
         case("rust-lies", Rust, Direct, LIES),
         case("rust-disk", Rust, Disk, "--vcpus 1"),
         case("rust-plain", Rust, Plain, "--vcpus 2").with_kunit(),
